@@ -1,0 +1,25 @@
+"""Decoder-only transformer over BPE.
+
+    tokjax train --config lm:small --workdir runs/lm
+
+`paper` is 400M parameters at the width and depth of the 403M model of Lester et al. 2024, section 3.
+"""
+
+from ml_collections import ConfigDict
+
+from tokjax.configs.language._base import ACCELERATOR, recipe, stack
+
+
+def get_config(variant: str = "small") -> ConfigDict:
+    """Returns the recipe at `smoke`, `small` or `paper` scale."""
+    backbone = {
+        "smoke": stack(width=64, layers=2, heads=2),
+        "small": stack(width=128, layers=4, heads=4),
+        "paper": stack(width=1024, layers=24, heads=16, **ACCELERATOR),
+    }[variant]
+    vocab_size = {"smoke": 512, "small": 4096, "paper": 32_768}[variant]
+    return recipe(
+        variant,
+        tokenizer={"name": "bpe", "vocab_size": vocab_size},
+        system={"name": "lm", "backbone": backbone, "tied": True},
+    )

@@ -1,0 +1,1 @@
+"""The words everything else speaks: types, specs, registries, keys, errors."""

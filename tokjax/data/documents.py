@@ -1,0 +1,169 @@
+"""Documents: a source of distinct raw records, split by content, whatever it reads from."""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from tokjax.core import registry
+from tokjax.core.errors import SourceError, UnknownNameError, nearest
+
+# Share of the hash space that each split takes; the names are in order along it.
+SPLITS = {"train": 0.90, "valid": 0.05, "test": 0.05}
+
+_DIGEST_BYTES = 16
+
+
+class Records(Protocol):
+    """Raw records in their stored order, read on access."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> bytes: ...
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class Documents:
+    """A `Source` over stored records. Only a digest and a size per document are kept in memory.
+
+    Attributes:
+      name: the address it was opened by; a split adds '/train', '/valid' or '/test'.
+      records: where the bytes are read from.
+      indices: int64 [N], the place of each document in `records`.
+      digests: uint8 [N, 16], BLAKE2b of each document.
+      sizes: int64 [N], bytes of each document.
+      duplicates: how many exact duplicates were dropped when the source was opened.
+      opened: documents in the whole source, of which a split holds some.
+      advice: what to do when there are too few documents to split.
+    """
+
+    name: str
+    records: Records
+    indices: np.ndarray
+    digests: np.ndarray
+    sizes: np.ndarray
+    duplicates: int
+    opened: int
+    advice: str = "Add documents"
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> bytes:
+        self._require_documents()
+        record = self.records[int(self.indices[index])]
+        if _digest(record) != self.digests[index].tobytes():
+            raise SourceError(f"{self.name}: document {index} changed since the source was opened. Open it again.")
+        return record
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._require_documents()
+        return (self[index] for index in range(len(self)))
+
+    def split(self, name: str) -> "Documents":
+        """Returns the documents whose digest falls in split `name`: 90 % train, 5 % valid, 5 % test.
+
+        A split depends on the content of a document alone, so the same text is in the same split of every source.
+
+        Raises:
+          SourceError: no split has that name. An empty split raises when it is read.
+        """
+        if name not in SPLITS:
+            raise SourceError(f"{self.name}: no split {name!r}.{nearest(name, SPLITS)}")
+        chosen = np.flatnonzero(_split_numbers(self.digests) == list(SPLITS).index(name))
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}/{name}",
+            indices=self.indices[chosen],
+            digests=self.digests[chosen],
+            sizes=self.sizes[chosen],
+        )
+
+    @property
+    def size(self) -> int:
+        """Bytes of all documents."""
+        return int(self.sizes.sum())
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the digests of all documents in order, 16 hex digits."""
+        return hashlib.sha256(self.digests.tobytes()).hexdigest()[:16]
+
+    def _require_documents(self) -> None:
+        if not len(self):
+            raise SourceError(
+                f"{self.name} is empty: splits are drawn by content hash, and the source has only "
+                f"{self.opened} document{'s' * (self.opened != 1)}. {self.advice}, so that each split gets some."
+            )
+
+
+def open_documents(name: str, records: Records, *, advice: str = "Add documents") -> Documents:
+    """Reads every record once, drops exact duplicates (the first is kept) and returns the `Documents`.
+
+    Args:
+      name: the address of the source, for messages.
+      records: the raw records.
+      advice: imperative clause without full stop: how a user of this source gets more documents.
+
+    Raises:
+      SourceError: there is no record, or all are empty.
+    """
+    digests, sizes = bytearray(), []
+    for index in range(len(records)):
+        record = records[index]
+        digests += _digest(record)
+        sizes.append(len(record))
+    if not any(sizes):
+        found = f"{len(sizes)} records of 0 bytes" if sizes else "no records"
+        raise SourceError(f"{name}: nothing to read, found {found}. {advice}.")
+    halves = np.frombuffer(bytes(digests), dtype=[("high", ">u8"), ("low", ">u8")])
+    kept = np.sort(np.unique(halves, return_index=True)[1]).astype(np.int64)
+    return Documents(
+        name=name,
+        records=records,
+        indices=kept,
+        digests=halves.view(np.uint8).reshape(-1, _DIGEST_BYTES)[kept],
+        sizes=np.asarray(sizes, np.int64)[kept],
+        duplicates=len(sizes) - len(kept),
+        opened=len(kept),
+        advice=advice,
+    )
+
+
+def load_source(uri: str) -> Documents:
+    """Opens the source at `uri`, which is NAME or SCHEME:REST, such as 'pydocs' or 'file:books/**/*.txt'.
+
+    Raises:
+      UnknownNameError: no source has that name or scheme.
+      SourceError: the data is missing, empty or cannot be decoded.
+    """
+    scheme, _, rest = uri.partition(":")
+    if scheme not in registry.sources and (Path(uri).exists() or "/" in uri):
+        raise UnknownNameError(f"Unknown source {uri!r}. To read files, write 'file:{uri}'.")
+    return registry.sources[scheme](rest)
+
+
+def describe(source: Documents) -> dict[str, Any]:
+    """Returns what a list of sources shows: name, documents, bytes, duplicates, fingerprint and size of each split."""
+    splits = {name: source.split(name) for name in SPLITS}
+    return {
+        "name": source.name,
+        "documents": len(source),
+        "bytes": source.size,
+        "duplicates": source.duplicates,
+        "fingerprint": source.fingerprint,
+        "splits": {name: {"documents": len(split), "bytes": split.size} for name, split in splits.items()},
+    }
+
+
+def _digest(record: bytes) -> bytes:
+    return hashlib.blake2b(record, digest_size=_DIGEST_BYTES).digest()
+
+
+def _split_numbers(digests: np.ndarray) -> np.ndarray:
+    """Returns the position in `SPLITS` of each digest [N, 16], from its first 8 bytes as a fraction of 2**64."""
+    fraction = digests[:, :8].copy().view(">u8")[:, 0].astype(np.float64) / 2.0**64
+    return np.searchsorted(np.cumsum(list(SPLITS.values()))[:-1], fraction, side="right")

@@ -1,0 +1,286 @@
+"""Windows: documents -> token stream -> fixed-shape batches, for training (shuffled) and evaluation (each target once).
+
+A stream `EOD d1.. EOD d2.. EOD` of N tokens holds N - 1 pairs (input, target), and pair j is tokens j and j + 1: every
+token and every end of document (EOD) is the target of exactly one pair, in the same document as its input. Both kinds
+of batch are rows of pair numbers, turned into arrays by the one function `_assemble`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+
+from tokjax.core.errors import SourceError, TokenizerError
+from tokjax.core.spec import check
+from tokjax.core.types import Batch, Source
+
+_PADDING = -1
+
+
+class Encoder(Protocol):
+    """What a stream needs of a fitted tokenizer."""
+
+    @property
+    def size(self) -> int:
+        """Number of ids; the id `size` is the end of a document."""
+        ...
+
+    def encode(self, raw: bytes, /) -> np.ndarray: ...
+
+    def units(self, ids: np.ndarray, /) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class TokenStream:
+    """The tokens of whole documents, laid out as `EOD d1.. EOD d2.. EOD`.
+
+    Attributes:
+      ids: uint16 or uint32 [N], an end-of-document id before, between and after the documents.
+      units: unsigned [N], bytes that each id stands for, 0 at the end of a document.
+      documents: int32 [D], the index in the source of each document.
+      end_of_document: the id that is not a token.
+    """
+
+    ids: np.ndarray
+    units: np.ndarray
+    documents: np.ndarray
+    end_of_document: int
+
+    @property
+    def pairs(self) -> int:
+        """Number of (input, target) pairs: tokens plus documents."""
+        return len(self.ids) - 1
+
+    @property
+    def bytes(self) -> int:
+        """Bytes that all ids stand for."""
+        return int(self.units.sum(dtype=np.int64))
+
+    @functools.cached_property
+    def boundaries(self) -> np.ndarray:
+        """int64 [D + 1], where the end-of-document ids are; document d holds the pairs from boundary d up to d + 1."""
+        return np.flatnonzero(self.ids == self.end_of_document)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class EvalBatch:
+    """A batch, and which target of which document each position scores.
+
+    Attributes:
+      batch: the arrays [B, T] that the model reads.
+      document: int32 [B, T], index in the source of the target's document; -1 where not scored.
+      offset: int32 [B, T], place of the target in its document, from 0; the number of the document's tokens at its end;
+        -1 where not scored.
+    """
+
+    batch: Batch
+    document: np.ndarray
+    offset: np.ndarray
+
+
+def token_stream(source: Source, encoder: Encoder, *, limit_bytes: int | None = None) -> TokenStream:
+    """Encodes the documents of `source` in order.
+
+    Args:
+      source: the documents.
+      encoder: a fitted tokenizer.
+      limit_bytes: when given, encode a fixed random sample: the fewest documents that hold this many bytes.
+
+    Raises:
+      SourceError: the source or split is empty.
+      TokenizerError: the tokenizer gave an id outside its vocabulary.
+      SpecError: the limit is not positive.
+    """
+    check(limit_bytes is None or limit_bytes > 0, "limit_bytes", limit_bytes, "use a positive number, or None for all")
+    iter(source)  # an empty split raises here, saying what to do
+    documents = range(len(source)) if limit_bytes is None else _sample(source, limit_bytes)
+    end = encoder.size
+    dtype = np.uint16 if end < 2**16 else np.uint32
+    boundary = np.asarray([end], dtype), np.zeros(1, np.uint8)
+    pieces = [boundary]
+    for index in documents:
+        ids = np.asarray(encoder.encode(source[index]))
+        units = np.asarray(encoder.units(ids))
+        if ids.max(initial=0) >= end:
+            raise TokenizerError(f"The tokenizer gave id {ids.max()} but says it has {end}. Fit or load it again.")
+        pieces += [(ids.astype(dtype), units.astype(np.min_scalar_type(units.max(initial=0)))), boundary]
+    if len(pieces) == 1:
+        raise SourceError(f"{source.name} has no documents. Use a larger source.")
+    return TokenStream(
+        ids=np.concatenate([ids for ids, _ in pieces]),
+        units=np.concatenate([units for _, units in pieces]),
+        documents=np.asarray(documents, np.int32),
+        end_of_document=end,
+    )
+
+
+def train_batch(
+    stream: TokenStream, step: int, *, seed: int, batch_size: int, length: int, host: int = 0, hosts: int = 1
+) -> Batch:
+    """Returns the rows of one host for one step: a pure function of the arguments.
+
+    The pairs of the stream form a circle. Each epoch cuts it at a new random place into windows of `length` pairs and
+    visits each once in random order; batches run on from one epoch into the next. A stream shorter than one window is
+    that one window, padded.
+
+    Args:
+      stream: the tokens.
+      step: which batch, from 0.
+      seed: which order, from 0 to 2**64 - 1.
+      batch_size: rows of all hosts together, B.
+      length: pairs in a row, T.
+      host: which of the hosts asks; its rows are B / hosts consecutive rows of the batch.
+      hosts: how many there are.
+
+    Returns:
+      A batch of NumPy arrays [B / hosts, T].
+
+    Raises:
+      SpecError: a size that is not positive, or hosts that do not divide the batch.
+    """
+    check(batch_size > 0 and batch_size % hosts == 0, "batch_size", batch_size, f"use a multiple of {hosts} hosts")
+    check(0 <= host < hosts, "host", host, f"use 0 to {hosts - 1}")
+    check(length > 0, "length", length, "use a positive number of tokens")
+    check(step >= 0, "step", step, "count steps from 0")
+    check(0 <= seed < 2**64, "seed", seed, "use 0 to 2**64 - 1")
+    rows = batch_size // hosts
+    first = step * batch_size + host * rows
+    windows = max(1, stream.pairs // length)
+    starts = np.empty(rows, np.int64)
+    for row in range(rows):
+        epoch, place = divmod(first + row, windows)
+        starts[row] = _epoch_starts(seed, epoch, stream.pairs, length)[place]
+    columns = np.arange(length)
+    pairs = (starts[:, None] + columns) % stream.pairs
+    pairs = np.where(columns < stream.pairs, pairs, _PADDING)
+    return _assemble(stream, pairs, scored=pairs != _PADDING)
+
+
+def eval_batches(
+    stream: TokenStream, *, batch_size: int, length: int, stride: int | None = None, align: int = 1
+) -> Iterator[EvalBatch]:
+    """Yields batches that score every target of every document once, its end included.
+
+    Documents of at most `length` pairs are packed whole, several per row, and never see each other's segment. Longer
+    ones are cut into windows that move on by `stride`: each target after the first window has at least
+    `length - stride` inputs of its document before its own.
+
+    Args:
+      stream: the tokens.
+      batch_size: rows of each batch, B; the last batch is padded.
+      length: pairs in a row, T.
+      stride: 1 to `length`; half of `length` when None.
+      align: documents start at columns that are multiples of this, for models that count patches along the row.
+
+    Raises:
+      SpecError: a size outside its range.
+    """
+    stride = max(1, length // 2) if stride is None else stride
+    check(batch_size > 0, "batch_size", batch_size, "use a positive number of rows")
+    check(length > 0, "length", length, "use a positive number of tokens")
+    check(0 < stride <= length, "stride", stride, f"use 1 to length, {length}")
+    check(align > 0, "align", align, "use a positive number of columns")
+    rows = _eval_rows(stream.boundaries, length, stride, align)
+    return _eval_batches(stream, rows, batch_size, length)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Piece:
+    """Consecutive pairs of one document from `column` on; those before `scored_from` are context only."""
+
+    start: int
+    stop: int
+    scored_from: int
+    column: int = 0
+
+
+def _eval_rows(boundaries: np.ndarray, length: int, stride: int, align: int) -> Iterator[list[_Piece]]:
+    """Yields rows of pieces: each window of a long document alone, short documents packed in their order."""
+    row: list[_Piece] = []
+    used = 0
+    for start, stop in zip(boundaries[:-1].tolist(), boundaries[1:].tolist(), strict=True):
+        if stop - start > length:
+            yield from ([window] for window in _document_windows(start, stop, length, stride))
+            continue
+        column = -(-used // align) * align
+        if column + stop - start > length:
+            yield row
+            row, column = [], 0
+        row.append(_Piece(start, stop, start, column))
+        used = column + stop - start
+    if row:
+        yield row
+
+
+def _document_windows(start: int, stop: int, length: int, stride: int) -> Iterator[_Piece]:
+    """Cuts the pairs of one long document. The last window ends with the document, for as much context as fits."""
+    yield _Piece(start, start + length, start)
+    for scored_from in range(start + length, stop, stride):
+        window_stop = min(scored_from + stride, stop)
+        yield _Piece(window_stop - length, window_stop, scored_from)
+
+
+def _eval_batches(
+    stream: TokenStream, rows: Iterator[list[_Piece]], batch_size: int, length: int
+) -> Iterator[EvalBatch]:
+    while chunk := [row for _, row in zip(range(batch_size), rows, strict=False)]:
+        pairs = np.full((batch_size, length), _PADDING, np.int64)
+        scored = np.zeros((batch_size, length), bool)
+        for number, row in enumerate(chunk):
+            for piece in row:
+                columns = slice(piece.column, piece.column + piece.stop - piece.start)
+                pairs[number, columns] = np.arange(piece.start, piece.stop)
+                scored[number, columns] = pairs[number, columns] >= piece.scored_from
+        position = np.searchsorted(stream.boundaries, np.maximum(pairs, 0), side="right") - 1
+        yield EvalBatch(
+            batch=_assemble(stream, pairs, scored),
+            document=np.where(scored, stream.documents[position], -1).astype(np.int32),
+            offset=np.where(scored, pairs - stream.boundaries[position], -1).astype(np.int32),
+        )
+
+
+def _assemble(stream: TokenStream, pairs: np.ndarray, scored: np.ndarray) -> Batch:
+    """Builds the batch of the pair numbers [B, T]. A segment starts at each end-of-document input and at column 0."""
+    valid = pairs != _PADDING
+    inputs = np.where(valid, pairs, 0)
+    ids = stream.ids[inputs]
+    starts = ids == stream.end_of_document
+    starts[:, 0] = True
+    columns = np.arange(pairs.shape[1])
+    values: dict[str, Any] = {
+        "ids": ids,
+        "targets": stream.ids[inputs + 1],
+        "segment_ids": np.cumsum(starts, axis=1),
+        "positions": columns - np.maximum.accumulate(np.where(starts, columns, 0), axis=1),
+        "units": stream.units[inputs + 1],
+    }
+    arrays = {name: np.where(valid, value, 0).astype(np.int32) for name, value in values.items()}
+    return Batch(**arrays, loss_mask=scored.astype(np.float32))  # type: ignore[arg-type]  # host arrays
+
+
+@functools.lru_cache(maxsize=4)
+def _epoch_starts(seed: int, epoch: int, pairs: int, length: int) -> np.ndarray:
+    """Returns the first pair of each window in the epoch's order: int64 [windows]. O(windows), once per epoch.
+
+    Sorts raw Philox bits: their stream is fixed for all NumPy versions, which NumPy does not promise of `permutation`.
+    """
+    windows = max(1, pairs // length)
+    raw = np.random.Philox(key=np.asarray([seed, epoch], np.uint64)).random_raw(windows + 1)
+    cut = int(raw[0]) % pairs if pairs >= length else 0
+    starts = cut + np.argsort(raw[1:], kind="stable") * length
+    starts.setflags(write=False)
+    return starts
+
+
+def _sample(source: Source, limit_bytes: int) -> list[int]:
+    """Returns, in order, the documents that a fixed random order needs to reach `limit_bytes`."""
+    order = np.argsort(np.random.Philox(key=0).random_raw(len(source)), kind="stable")
+    chosen, total = [], 0
+    for index in order.tolist():
+        if total >= limit_bytes:
+            break
+        chosen.append(index)
+        total += len(source[index])
+    return sorted(chosen)

@@ -1,0 +1,315 @@
+"""Several ways of tokenizing one text, at equal compute: train each, tune each alike, report bits per byte.
+
+Fairness, in one place: every contender reads rows of about the same bytes of context, spends the same budget, has its
+learning rate chosen by the same rule on the validation split, and is scored on the same whole test documents.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokjax.core.errors import CheckpointError, OutputError, SpecError
+from tokjax.core.files import write_text
+from tokjax.core.spec import check, fingerprint
+from tokjax.core.types import Source
+from tokjax.data import load_source
+from tokjax.data.windows import token_stream
+from tokjax.experiment import run
+from tokjax.experiment.contenders import Budget, Contender, contender, row_length
+from tokjax.experiment.environment import describe as describe_environment
+from tokjax.measure.cost import flops_per_byte, parameters, peak_memory_bytes, train_flops_per_step
+from tokjax.text.fitted import Fitted
+
+LEARNING_RATE_STEP = math.sqrt(10.0)
+SWEEP_FRACTION = 0.25  # of the budget, per candidate
+MAX_CANDIDATES = 5
+MIN_STEPS = 4  # of the shortest run
+LEARNING_RATE_RULE = (
+    "from the recipe's rate, one step of sqrt(10) up and one down, each trained on a quarter of the budget with seed 0; "
+    f"while the best is at an end, one step further (at most {MAX_CANDIDATES} rates); best on the validation split"
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareSpec:
+    """One comparison.
+
+    Attributes:
+      source: address of the text.
+      systems: names as of `contenders.contender`.
+      budget: as of `Budget.parse`.
+      scale: variant of the recipes, 'smoke' or 'small'.
+      seeds: runs of each system, with seeds 0, 1, ...
+      context_bytes: text that a row holds, about.
+      test_bytes: the first documents of the test split, up to so many bytes, are scored.
+    """
+
+    source: str
+    systems: tuple[str, ...]
+    budget: str
+    scale: str = "small"
+    seeds: int = 3
+    context_bytes: int = 512
+    test_bytes: int = 200_000
+
+    def __post_init__(self):
+        check(len(self.systems) >= 1, "--systems", self.systems, "name at least one.")
+        check(len(set(self.systems)) == len(self.systems), "--systems", self.systems, "name each once.")
+        check(self.seeds >= 1, "--seeds", self.seeds, "must be at least 1.")
+        check(self.context_bytes >= 16, "--context-bytes", self.context_bytes, "must be at least 16.")
+        Budget.parse(self.budget)
+
+
+class Interrupted(Exception):
+    """A run was stopped by a signal and has saved its state."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """A contender with everything that does not depend on seed or learning rate."""
+
+    name: str
+    config: dict[str, Any]
+    fitted: Fitted
+    bytes_per_target: float
+
+
+def compare(
+    spec: CompareSpec, directory: Path, *, progress: bool = True, say: Callable[[str], None] = lambda line: None
+) -> dict[str, Any]:
+    """Runs the comparison, or goes on with the one in `directory`; returns what `directory/results.json` holds.
+
+    Args:
+      spec: what to compare.
+      directory: made if absent; keeps every run, so that an interrupted comparison goes on.
+      progress: show a bar per run.
+      say: takes a line per finished run.
+
+    Raises:
+      Interrupted: SIGINT or SIGTERM; the current run is saved.
+      CheckpointError: `directory` holds a comparison with other settings.
+      OutputError: `directory` cannot be written.
+    """
+    directory = _claim(directory, spec)
+    contenders = [contender(name, source=spec.source, scale=spec.scale) for name in spec.systems]
+    source = load_source(spec.source)
+    documents = run.head(source.split("test"), spec.test_bytes)
+    rows: list[dict[str, Any]] = []
+    sweep: list[dict[str, Any]] = []
+    paragraph = _paragraph(documents)
+    shown: dict[str, Any] = {}
+    for entry in contenders:
+        prepared = _prepare(entry, spec, source, directory)
+        rate, tried = _sweep(prepared, spec, directory, progress, say)
+        sweep += tried
+        for seed in range(spec.seeds):
+            row = _measured_run(prepared, spec, directory, rate, seed, documents, progress)
+            rows.append(row)
+            say(f"{entry.name} seed {seed}: {row['bits_per_byte']:.3f} bits/byte in {row['seconds']:.0f} s")
+        shown[entry.name] = _tokens(run.load(_run_directory(directory, entry.name, rate, 0)), paragraph)
+    results = {
+        "format": 1,
+        "settings": {**dataclasses.asdict(spec), "budget_kind": Budget.parse(spec.budget).kind,
+                     "systems": list(spec.systems), "learning_rate_rule": LEARNING_RATE_RULE},
+        "environment": describe_environment(),
+        "data": _describe_data(source, documents),
+        "rows": rows,
+        "sweep": sweep,
+        "paragraph": {"text": paragraph.decode("utf-8", "replace"), "systems": shown},
+    }  # fmt: skip
+    write_text(directory / "results.json", json.dumps(results, indent=1))
+    return results
+
+
+def _claim(directory: Path, spec: CompareSpec) -> Path:
+    """Makes `directory` this comparison's own, or checks that it already is."""
+    settings = json.loads(json.dumps(dataclasses.asdict(spec)))
+    path = directory / "compare.json"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--out {directory}: {error.strerror}. Choose a place that can be written.") from error
+    if path.exists():
+        before = json.loads(path.read_text())
+        # More systems or seeds go on from what is there; what shapes a run must be the same.
+        changed = [k for k in settings if k not in ("systems", "seeds") and settings[k] != before.get(k)]
+        if changed:
+            was = ", ".join(f"{k}={before.get(k)!r}" for k in changed)
+            raise CheckpointError(f"--out {directory} holds a comparison with {was}. Choose another directory.")
+    write_text(path, json.dumps(settings, indent=1))
+    return directory
+
+
+def _prepare(entry: Contender, spec: CompareSpec, source: Source, directory: Path) -> _Prepared:
+    config = json.loads(entry.config.to_json())
+    fitted = run.prepare_tokenizer(config["tokenizer"], source.split("train"), directory / "tokenizers" / entry.name)
+    text = token_stream(source.split("train"), fitted, limit_bytes=2_000_000)
+    bytes_per_target = text.bytes / text.pairs
+    config["data"]["length"] = row_length(spec.context_bytes, bytes_per_target)
+    return _Prepared(entry.name, config, fitted, bytes_per_target)
+
+
+def _sweep(
+    prepared: _Prepared, spec: CompareSpec, directory: Path, progress: bool, say: Callable[[str], None]
+) -> tuple[float, list[dict[str, Any]]]:
+    """Returns the best learning rate by `LEARNING_RATE_RULE`, and what was tried."""
+    base = prepared.config["optimizer"]["learning_rate"]
+    budget = Budget.parse(spec.budget).share(SWEEP_FRACTION)
+    tried: dict[int, float] = {}
+
+    def attempt(exponent: int) -> None:
+        rate = base * LEARNING_RATE_STEP**exponent
+        where = directory / "sweep" / prepared.name / f"{rate:.2e}"
+        result = _run(prepared, where, budget, rate, 0, progress)
+        tried[exponent] = result["valid_bits_per_byte"]
+        say(f"{prepared.name} learning rate {rate:.2e}: {tried[exponent]:.3f} bits/byte on validation")
+
+    for exponent in (0, -1, 1):
+        attempt(exponent)
+    best = min(tried, key=tried.__getitem__)
+    while len(tried) < MAX_CANDIDATES and best in (min(tried), max(tried)):
+        attempt(best - 1 if best == min(tried) else best + 1)
+        best = min(tried, key=tried.__getitem__)
+    listed = [
+        {"system": prepared.name, "learning_rate": base * LEARNING_RATE_STEP**e, "bits_per_byte": tried[e]}
+        for e in sorted(tried)
+    ]
+    return base * LEARNING_RATE_STEP**best, listed
+
+
+def _run_directory(directory: Path, name: str, rate: float, seed: int) -> Path:
+    return directory / "runs" / name / f"{rate:.2e}-seed{seed}"
+
+
+def _measured_run(
+    prepared: _Prepared,
+    spec: CompareSpec,
+    directory: Path,
+    rate: float,
+    seed: int,
+    documents: Sequence[bytes],
+    progress: bool,
+) -> dict[str, Any]:
+    """Trains one seed on the whole budget and scores it on the test documents; a row of the results."""
+    where = _run_directory(directory, prepared.name, rate, seed)
+    done = where / "row.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    result = _run(prepared, where, Budget.parse(spec.budget), rate, seed, progress)
+    model = run.load(where)
+    evaluation = model.evaluate(documents)
+    shape = model.spec.data
+    per_step = train_flops_per_step(model.system, shape.batch_size, shape.length)
+    row = {
+        "system": prepared.name,
+        "model": prepared.config["system"]["name"],
+        "tokenizer": prepared.fitted.name,
+        "vocab_size": prepared.fitted.size + 1,
+        "seed": seed,
+        "bits_per_byte": evaluation.bits_per_byte,
+        "bytes_per_token": evaluation.bytes_per_token,
+        "next_word_accuracy": evaluation.next_word_accuracy,
+        "train_flops": per_step * model.step,
+        "flops_per_byte": flops_per_byte(model.system, shape.length, prepared.bytes_per_target),
+        "params": parameters(model.system),
+        "seconds": result["seconds"],
+        "peak_memory_bytes": peak_memory_bytes(),
+        "train_bytes": model.step * shape.batch_size * shape.length * prepared.bytes_per_target,
+        "steps": model.step,
+        "length": shape.length,
+        "batch_size": shape.batch_size,
+        "learning_rate": rate,
+        "overflow": evaluation.overflow,
+        "tokenizer_hash": prepared.fitted.hash,
+        "by_position": [list(pair) for pair in evaluation.by_position],
+        "curve": [[per_step * step, value] for step, value in result["curve"]],
+        "source": spec.source,
+        "split_hash": fingerprint([raw.hex() for raw in documents]),
+        **describe_environment(),
+    }
+    write_text(done, json.dumps(row))
+    return row
+
+
+def _run(
+    prepared: _Prepared, where: Path, budget: Budget, rate: float, seed: int, progress: bool
+) -> dict[str, Any]:
+    """Trains in `where` unless that is done; returns final validation bits per byte, the curve and seconds."""
+    done = where / "trained.json"
+    if done.exists():
+        return json.loads(done.read_text())
+    config = json.loads(json.dumps(prepared.config))
+    planned = where / "config.json"
+    if planned.exists():
+        config = json.loads(planned.read_text())
+    else:
+        config["optimizer"]["learning_rate"] = rate
+        config["train"]["seed"] = seed
+        _plan_steps(prepared, config, budget)
+        prepared.fitted.save(where / "tokenizer")
+        write_text(planned, json.dumps(config, indent=1))
+    _, interrupted = run.train(config, where, progress=progress)
+    if interrupted:
+        raise Interrupted(where)
+    lines = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
+    curve = [(line["step"], line["bits_per_byte"]) for line in lines if "split" in line]
+    seconds = max(line["seconds"] for line in lines if "seconds" in line)
+    result = {"valid_bits_per_byte": curve[-1][1], "curve": curve, "seconds": seconds}
+    write_text(done, json.dumps(result))
+    return result
+
+
+def _plan_steps(prepared: _Prepared, config: dict[str, Any], budget: Budget) -> None:
+    """Sets the steps that spend `budget`, and evaluation and checkpoint cadence with them."""
+    shape = config["data"]
+    system = run.build_system(config["system"], prepared.fitted)
+    if budget.kind == "flops":
+        steps = budget.amount / train_flops_per_step(system, shape["batch_size"], shape["length"])
+    elif budget.kind == "bytes":
+        steps = budget.amount / (shape["batch_size"] * shape["length"] * prepared.bytes_per_target)
+    else:
+        steps = budget.amount / run.seconds_per_step(config)
+        config["train"]["time_limit_s"] = budget.amount
+    if steps < MIN_STEPS:
+        least = budget.amount * MIN_STEPS / steps / SWEEP_FRACTION
+        raise SpecError(
+            f"--budget: {prepared.name} makes {steps:.1f} steps; give at least {least:.2g} {budget.kind}, or a smaller --scale."
+        )
+    steps = round(steps)
+    config["train"]["steps"] = steps
+    config["train"]["eval_every"] = max(1, math.ceil(steps / 6))
+    config["train"]["checkpoint_every"] = max(1, math.ceil(steps / 2))
+    config["train"]["log_every"] = max(1, steps // 50)
+    config["optimizer"]["warmup_steps"] = max(1, steps // 20)
+
+
+def _paragraph(documents: Sequence[bytes], size: int = 600) -> bytes:
+    """Returns the first test document of at least `size` bytes, cut to whole characters; the longest when none is."""
+    long_enough = [raw for raw in documents if len(raw) >= size]
+    raw = (long_enough[0] if long_enough else max(documents, key=len))[:size]
+    return raw.decode("utf-8", "ignore").encode() or raw
+
+
+def _tokens(model: run.Model, paragraph: bytes) -> list[dict[str, Any]]:
+    """Returns each token of `paragraph`, the end of the document included, with its cost in bits."""
+    scored = model.score([paragraph])
+    pieces = [paragraph[start : start + n] for start, n in zip(scored.start, scored.units, strict=True)]
+    return [
+        {"text": piece.decode("utf-8", "replace"), "hex": piece.hex(), "bits": round(nats / math.log(2), 4)}
+        for piece, nats in zip(pieces, scored.nll, strict=True)
+    ]
+
+
+def _describe_data(source: Source, documents: Sequence[bytes]) -> dict[str, Any]:
+    return {
+        "documents": len(source),
+        "bytes": sum(len(raw) for raw in source),
+        "duplicates": source.duplicates,
+        "fingerprint": source.fingerprint,
+        "split_fingerprints": {name: source.split(name).fingerprint for name in ("train", "valid", "test")},
+        "test_documents": len(documents),
+        "test_bytes": sum(len(raw) for raw in documents),
+    }

@@ -1,0 +1,91 @@
+"""Named configurations and their overrides: the only place, with the command line, that speaks ConfigDict."""
+
+import ast
+import importlib
+import importlib.util
+import pkgutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from tokjax.core.errors import SpecError, UnknownNameError, UserError, nearest
+
+VARIANTS = ("smoke", "small", "paper")
+
+
+def config_names() -> dict[str, str]:
+    """Returns short name -> module of every configuration that ships with the library."""
+    root = importlib.import_module("tokjax.configs")
+    modules = pkgutil.walk_packages(root.__path__, prefix="tokjax.configs.")
+    names = {m.name.rsplit(".", 1)[1]: m.name for m in modules if not m.ispkg}
+    return {name: module for name, module in names.items() if not name.startswith("_")}
+
+
+def load_config(reference: str) -> ConfigDict:
+    """Returns the configuration `NAME[:variant]` or `PATH.py[:variant]`; the variant defaults to small.
+
+    Raises:
+      UserError: no such name or file, or a file without `get_config`.
+      SpecError: no such variant.
+    """
+    name, _, variant = reference.partition(":")
+    variant = variant or "small"
+    if variant not in VARIANTS:
+        raise SpecError(f"--config {reference}: no variant {variant!r}.{nearest(variant, VARIANTS)}")
+    return _module(name).get_config(variant)
+
+
+def _module(name: str) -> Any:
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"{path}: no such configuration file.")
+        spec = importlib.util.spec_from_file_location(path.stem, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"{path}: defines no get_config(variant).")
+        return module
+    names = config_names()
+    if name not in names:
+        raise UnknownNameError(f"Unknown configuration {name!r}.{nearest(name, names)} A file must end in .py.")
+    return importlib.import_module(names[name])
+
+
+def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
+    """Applies `a.b=value` assignments to existing fields; values are Python literals, else strings.
+
+    Raises:
+      SpecError: a field that does not exist (with the nearest name) or a value of another type.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise SpecError(f"--config.{path}: needs a value, as in --config.{path}=VALUE.")
+        *parents, field = path.split(".")
+        node = config
+        for depth, name in enumerate([*parents, field]):
+            if not isinstance(node, ConfigDict) or name not in node:
+                known = list(node) if isinstance(node, ConfigDict) else []
+                at = ".".join(["config", *parents[:depth]])
+                raise SpecError(f"--config.{path}: {at} has no field {name!r}.{nearest(name, known)}")
+            if depth < len(parents):
+                node = node[name]
+        try:
+            with node.unlocked():
+                node[field] = _literal(text, node[field])
+        except TypeError:
+            kind = type(node[field]).__name__
+            raise SpecError(f"--config.{path}: got {text!r}, expected {kind}.") from None
+    return config
+
+
+def _literal(text: str, current: Any) -> Any:
+    if isinstance(current, str):
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

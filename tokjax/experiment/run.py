@@ -1,0 +1,222 @@
+"""One run: source + tokenizer + system + optimizer, from a configuration to a trained, measurable model."""
+
+import dataclasses
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from tokjax.core.errors import CheckpointError, SpecError
+from tokjax.core.registry import systems
+from tokjax.core.spec import build, check
+from tokjax.core.types import Batch, Params, Source
+from tokjax.data import load_source
+from tokjax.data.windows import token_stream, train_batch
+from tokjax.generate.decoding import stream
+from tokjax.generate.sampling import SamplingSpec
+from tokjax.measure.language import Evaluation, ScoredText, evaluate, score_documents
+from tokjax.objectives.language import LanguageSystem
+from tokjax.sharding import MeshSpec, make_mesh
+from tokjax.text.fitted import Fitted, fit_tokenizer
+from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference
+
+_TIMED_STEPS = 8
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataSpec:
+    """Shape of batches and how much text.
+
+    Attributes:
+      length: T, positions of a row.
+      batch_size: B, rows of a batch over all devices and hosts.
+      eval_bytes: the first documents of the validation split, up to so many bytes, are scored during training.
+    """
+
+    length: int
+    batch_size: int
+    eval_bytes: int = 100_000
+
+    def __post_init__(self):
+        check(self.length >= 2, "data.length", self.length, "must be at least 2.")
+        check(self.batch_size >= 1, "data.batch_size", self.batch_size, "must be at least 1.")
+        check(self.eval_bytes >= 1, "data.eval_bytes", self.eval_bytes, "must be at least 1.")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """Everything that determines a run.
+
+    Attributes:
+      source: address of the text, as of `load_source`.
+      tokenizer: registered `name`, and the fields of its spec.
+      system: registered `name`, and the fields of its spec but `vocab_size`, which the tokenizer determines.
+    """
+
+    source: str
+    tokenizer: dict[str, Any]
+    system: dict[str, Any]
+    data: DataSpec
+    optimizer: OptimizerSpec
+    train: TrainSpec
+    mesh: MeshSpec = MeshSpec()
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A trained language model and what is needed to use it."""
+
+    spec: RunSpec
+    fitted: Fitted
+    system: LanguageSystem
+    params: Params
+    step: int
+
+    def evaluate(self, documents: Sequence[bytes]) -> Evaluation:
+        """Bits per byte and company on whole documents."""
+        shape = self.spec.data
+        return evaluate(
+            self.system, self.params, self.fitted, documents, length=shape.length, batch_size=shape.batch_size
+        )
+
+    def score(self, documents: Sequence[bytes]) -> ScoredText:
+        """The cost of every target of `documents`."""
+        shape = self.spec.data
+        return score_documents(
+            self.system, self.params, self.fitted, documents, length=shape.length, batch_size=shape.batch_size
+        )
+
+    def stream(
+        self, prompt: str | bytes, *, steps: int = 200, seed: int = 0, sampling: SamplingSpec | None = None
+    ) -> Iterator[bytes]:
+        """Yields the bytes that follow `prompt`, symbol by symbol, until the document ends or `steps` symbols."""
+        raw = prompt.encode() if isinstance(prompt, str) else prompt
+        ids = self.fitted.encode(raw)
+        if len(ids) and self.fitted.units(ids[-1:])[0] == 0:
+            ids = ids[:-1]  # a closing mark: whether the last word goes on is for the model to say
+        prompt_ids = [self.fitted.end_of_document, *ids.tolist()]
+        for symbol in stream(
+            self.system, self.params, prompt_ids, jax.random.key(seed), steps=steps, sampling=sampling
+        ):
+            if symbol == self.fitted.end_of_document:
+                return
+            yield self.fitted.decode([symbol])
+
+    def sample(self, prompt: str, **options: Any) -> str:
+        """Returns `prompt` and what follows it, as text; arguments as of `stream`."""
+        return (prompt.encode() + b"".join(self.stream(prompt, **options))).decode("utf-8", "replace")
+
+
+def build_system(config: Mapping[str, Any], fitted: Fitted) -> LanguageSystem:
+    """Returns the system that `config` describes, over the symbols of `fitted`.
+
+    Raises:
+      UnknownNameError, SpecError: no such system, or fields that do not fit it or the tokenizer.
+    """
+    fields = dict(config)
+    if "name" not in fields:
+        raise SpecError("system.name: missing; `tokjax systems` lists the names.")
+    system = build(systems[fields.pop("name")], {**fields, "vocab_size": fitted.size + 1}, where="system")
+    system.accept(fitted.name, fitted.spec)
+    return system
+
+
+def prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path) -> Fitted:
+    """Returns the tokenizer saved in `workdir`, or fits it on `source` and saves it there.
+
+    Raises:
+      CheckpointError: the saved one has another name or other fields.
+    """
+    fields = dict(config)
+    if "name" not in fields:
+        raise SpecError("tokenizer.name: missing; `tokjax tokenizers` lists the names.")
+    name, directory = fields.pop("name"), workdir / "tokenizer"
+    if not directory.exists():
+        fitted = fit_tokenizer(name, source, **fields)
+        fitted.save(directory)
+        return fitted
+    fitted = Fitted.load(directory)
+    saved = dataclasses.asdict(fitted.spec)
+    if fitted.name != name or any(saved.get(field) != value for field, value in fields.items()):
+        raise CheckpointError(
+            f"{directory} holds {fitted.name} {saved}, not {name} {fields}. Choose another --workdir."
+        )
+    return fitted
+
+
+def head(source: Source, limit: int) -> list[bytes]:
+    """Returns the first documents of `source` whose sizes sum to `limit` bytes at most, one at least."""
+    documents: list[bytes] = []
+    total = 0
+    for raw in source:
+        total += len(raw)
+        if documents and total > limit:
+            break
+        documents.append(raw)
+    return documents
+
+
+def train(
+    config: Mapping[str, Any], workdir: str | os.PathLike, *, progress: bool = True
+) -> tuple[Model, str | None]:
+    """Trains what `config` describes, or goes on where `workdir` stopped.
+
+    Returns:
+      The model, and the signal that stopped training before its last step (after saving), or None.
+    """
+    workdir = Path(workdir)
+    config = json.loads(json.dumps(dict(config)))
+    spec = build(RunSpec, config)
+    source = load_source(spec.source)
+    fitted = prepare_tokenizer(spec.tokenizer, source.split("train"), workdir)
+    system = build_system(spec.system, fitted)
+    text = token_stream(source.split("train"), fitted)
+
+    def batch(step: int) -> Batch:
+        shape = spec.data
+        return train_batch(text, step, seed=spec.train.seed, batch_size=shape.batch_size, length=shape.length)
+
+    held_out = functools.cache(lambda: head(source.split("valid"), spec.data.eval_bytes))
+
+    def validate(params: Params, step: int) -> dict[str, float]:
+        del step
+        shape = spec.data
+        result = evaluate(system, params, fitted, held_out(), length=shape.length, batch_size=shape.batch_size)
+        return {"split": "valid", "bits_per_byte": result.bits_per_byte}  # type: ignore[dict-item]
+
+    state = fit(
+        system, batch, spec.train, spec.optimizer,
+        workdir=workdir, mesh=make_mesh(spec.mesh), config=config, tables_hash=fitted.hash,
+        evaluate=validate, progress=progress,
+    )  # fmt: skip
+    interrupted_by = state.stopped if state.stopped != "time_limit" else None
+    return Model(spec, fitted, system, state.inference_params, int(state.step)), interrupted_by
+
+
+def seconds_per_step(config: Mapping[str, Any]) -> float:
+    """Measures a training step of `config` on this machine, compilation not counted, by training for a few."""
+    short = json.loads(json.dumps(dict(config)))
+    short["train"] |= {"steps": _TIMED_STEPS, "eval_every": _TIMED_STEPS, "time_limit_s": None}
+    short["data"]["eval_bytes"] = 1
+    with tempfile.TemporaryDirectory() as directory:
+        train(short, directory, progress=False)
+        lines = [json.loads(line) for line in (Path(directory) / "metrics.jsonl").read_text().splitlines()]
+    return max(line["seconds"] for line in lines if "seconds" in line) / _TIMED_STEPS
+
+
+def load(workdir: str | os.PathLike) -> Model:
+    """Returns the model of the newest good checkpoint in `workdir`.
+
+    Raises:
+      CheckpointError: none is there, or its tokenizer is missing or another.
+    """
+    workdir = Path(workdir)
+    params, config, step = load_for_inference(workdir)
+    spec = build(RunSpec, config)
+    fitted = Fitted.load(workdir / "tokenizer")
+    return Model(spec, fitted, build_system(spec.system, fitted), params, step)

@@ -1,0 +1,34 @@
+"""What a system costs: FLOPs per byte, parameters, peak memory.
+
+FLOPs are counted analytically by each system (XLA counts the body of a loop once) and checked against XLA on
+unrolled programs in the tests. A training step costs three forward passes.
+"""
+
+import resource
+import sys
+
+from tokjax.core.types import System
+from tokjax.nn.param import count
+
+BACKWARD = 2.0  # a backward pass multiplies with each matrix twice
+
+
+def train_flops_per_step(system: System, batch_size: int, length: int) -> float:
+    """FLOPs of forward and backward on one batch of this shape."""
+    return (1.0 + BACKWARD) * system.flops(batch_size, length)
+
+
+def flops_per_byte(system: System, length: int, bytes_per_target: float) -> float:
+    """Forward FLOPs per byte of text on full rows of `length` targets."""
+    return system.flops(1, length) / (length * bytes_per_target)
+
+
+def parameters(system: System) -> int:
+    """Trained scalars."""
+    return count(system.declare())
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident set of this process so far, in bytes (host memory; device memory is the device's to tell)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

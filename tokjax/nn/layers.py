@@ -1,0 +1,75 @@
+"""Small layers as pure functions: RMS norm, rotary positions, gated MLP.
+
+Letters: `B` batch, `T` tokens, `D` width, `H` heads, `K` head width, `F` hidden width.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+from tokjax.nn.param import Param, fan_in, ones
+
+ROWS = 8  # embedding tables have a multiple of so many rows
+
+
+def declare_rms_norm(width: int) -> Param:
+    """Declares the scale of an RMS norm over `width` channels."""
+    return Param((width,), ("embed",), ones, decay=False)
+
+
+def rms_norm(scale: jax.Array, x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
+    """Root-mean-square normalisation over the last axis, in float32 (Zhang & Sennrich 2019, eq. 4)."""
+    x32 = x.astype(jnp.float32)
+    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + epsilon)
+    return (x32 * inverse * scale).astype(x.dtype)
+
+
+def rotary_tables(positions: jax.Array, head_dim: int, theta: float = 10_000.0) -> tuple[jax.Array, jax.Array]:
+    """Returns float32 (cos, sin) [..., T, K/2] of rotary positions (Su et al. 2021, eq. 34).
+
+    Args:
+      positions: int32 [..., T].
+      head_dim: K, even.
+      theta: base of the geometric frequencies.
+    """
+    frequencies = theta ** (-jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim)
+    angles = positions[..., None].astype(jnp.float32) * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: jax.Array, tables: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Applies rotary positions to `x` [B, T, H, K], pairing channel i with channel i + K/2."""
+    cos, sin = (table[..., None, :] for table in tables)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1).astype(x.dtype)
+
+
+def declare_gated_mlp(width: int, hidden: int, depth: int = 1) -> dict[str, Param]:
+    """Declares a SwiGLU MLP. `depth` (number of residual branches) scales the output matrix down."""
+    return {
+        "gate_up": Param((width, 2, hidden), ("embed", None, "mlp"), fan_in(width)),
+        "down": Param((hidden, width), ("mlp", "embed"), fan_in(hidden * 2 * depth)),
+    }
+
+
+def gated_mlp(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+    """SwiGLU: (silu(x W_gate) * x W_up) W_down (Shazeer 2020, eq. 6). `x` and the result are [B, T, D]."""
+    gate_up = jnp.einsum("btd,dgf->btgf", x, params["gate_up"].astype(x.dtype))
+    hidden = jax.nn.silu(gate_up[..., 0, :]) * gate_up[..., 1, :]
+    return hidden @ params["down"].astype(x.dtype)
+
+
+def declare_embedding(vocab_size: int, width: int) -> Param:
+    """Declares a table of `vocab_size` vectors, its rows padded to a multiple of `ROWS` so that devices can split it."""
+    return Param((-(-vocab_size // ROWS) * ROWS, width), ("vocab", "embed"), fan_in(width), decay=False)
+
+
+def embed(table: jax.Array, ids: jax.Array, dtype: str = "float32") -> jax.Array:
+    """Looks `ids` [B, T] up in `table` [V, D] and scales to unit variance; returns [B, T, D]."""
+    return table[ids].astype(dtype) * math.sqrt(table.shape[-1])
+
+
+def readout(table: jax.Array, hidden: jax.Array, vocab_size: int) -> jax.Array:
+    """Returns float32 logits [B, T, V] of `hidden` [B, T, D] against the first V rows of `table`."""
+    return jnp.einsum("btd,vd->btv", hidden, table[:vocab_size].astype(hidden.dtype)).astype(jnp.float32)

@@ -1,0 +1,192 @@
+"""A pre-norm transformer stack as pure functions over stacked parameters.
+
+One block serves every system: what differs is how positions attend, and that is an argument. Weights are fused
+so that a block does four matmuls (query-key-value, output, gate-up, down), grouped so that tensor parallelism
+splits them by key-value head.
+
+Letters: `B` batch, `T` tokens, `D` width, `H` heads, `G` key-value heads, `K` head width, `S` cache slots.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from tokjax.core.spec import check
+from tokjax.nn import layers
+from tokjax.nn.attention import attention_flops, cached_attention, default_implementation
+from tokjax.nn.param import Param, fan_in, stack
+from tokjax.sharding import constrain
+
+Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TransformerSpec:
+    """Shape of a stack.
+
+    Attributes:
+      width: D, channels of the residual stream.
+      layers: number of blocks.
+      heads: query heads H.
+      kv_heads: key-value heads G; None is H (no grouping).
+      head_dim: K; None is D / H.
+      hidden: MLP width; None is 8/3 D rounded up to a multiple of 32.
+      dtype: of activations and matmuls; norms, softmax and losses stay float32.
+      scan_layers: run the blocks as `lax.scan` (small programs, accelerators); None scans except on CPU, where
+        an unrolled program is faster.
+      remat: recompute each block in the backward pass instead of keeping its activations.
+      attention: implementation for `nn.attention.attention`; None chooses by platform and shape.
+      rope_theta: base of the rotary frequencies.
+    """
+
+    width: int
+    layers: int
+    heads: int
+    kv_heads: int | None = None
+    head_dim: int | None = None
+    hidden: int | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    scan_layers: bool | None = None
+    remat: bool = False
+    attention: str | None = None
+    rope_theta: float = 10_000.0
+
+    def __post_init__(self):
+        for field in ("width", "layers", "heads"):
+            check(getattr(self, field) >= 1, field, getattr(self, field), "must be at least 1.")
+        if self.head_dim is None:
+            check(self.width % self.heads == 0, "heads", self.heads, f"must divide width {self.width}.")
+            object.__setattr__(self, "head_dim", self.width // self.heads)
+        if self.kv_heads is None:
+            object.__setattr__(self, "kv_heads", self.heads)
+        if self.hidden is None:
+            object.__setattr__(self, "hidden", -(-8 * self.width // (3 * 32)) * 32)
+        check(self.heads % self.kv_heads == 0, "kv_heads", self.kv_heads, f"must divide heads {self.heads}.")
+        check(self.head_dim % 2 == 0, "head_dim", self.head_dim, "rotary positions need an even head width.")
+
+
+def declare_block(spec: TransformerSpec) -> dict[str, Any]:
+    """Declares one block: attention and MLP, each with its norm before it."""
+    D, G, K = spec.width, spec.kv_heads, spec.head_dim
+    group = spec.heads // G
+    return {
+        "attention_norm": layers.declare_rms_norm(D),
+        "query_key_value": Param((D, G, group + 2, K), ("embed", "kv_heads", None, "head_dim"), fan_in(D)),
+        "attention_out": Param(
+            (G, group, K, D), ("kv_heads", None, "head_dim", "embed"), fan_in(spec.heads * K * 2 * spec.layers)
+        ),
+        "mlp_norm": layers.declare_rms_norm(D),
+        "mlp": layers.declare_gated_mlp(D, spec.hidden, spec.layers),
+    }
+
+
+def declare_transformer(spec: TransformerSpec) -> dict[str, Any]:
+    """Declares the stack: `layers` blocks with a leading "layers" dimension, and the final norm."""
+    return {"blocks": stack(declare_block(spec), spec.layers), "final_norm": layers.declare_rms_norm(spec.width)}
+
+
+def project_heads(spec: TransformerSpec, params: Any, x: jax.Array, rotary: Any) -> tuple[jax.Array, ...]:
+    """Returns rotated queries [B, T, H, K], rotated keys and values [B, T, G, K] of the normalised input."""
+    normed = layers.rms_norm(params["attention_norm"], x)
+    fused = jnp.einsum("btd,dgnk->btgnk", normed, params["query_key_value"].astype(x.dtype))
+    query, key, value = fused[..., :-2, :], fused[..., -2, :], fused[..., -1, :]
+    query = query.reshape(*query.shape[:2], spec.heads, spec.head_dim)
+    return layers.rotate(query, rotary), layers.rotate(key, rotary), value
+
+
+def finish_block(spec: TransformerSpec, params: Any, x: jax.Array, attended: jax.Array) -> jax.Array:
+    """Adds the projected attention result [B, T, H, K] and then the MLP to the residual stream."""
+    group = spec.heads // spec.kv_heads
+    grouped = attended.reshape(*attended.shape[:2], spec.kv_heads, group, spec.head_dim)
+    x = x + jnp.einsum("btgnk,gnkd->btd", grouped, params["attention_out"].astype(x.dtype))
+    x = x + layers.gated_mlp(params["mlp"], layers.rms_norm(params["mlp_norm"], x))
+    return constrain(x, "batch", "length", None)
+
+
+def transformer(spec: TransformerSpec, params: Any, x: jax.Array, positions: jax.Array, attend: Attend) -> jax.Array:
+    """Runs the stack over whole sequences.
+
+    Args:
+      spec: its shape.
+      params: arrays as declared by `declare_transformer`.
+      x: [B, T, D] embedded input.
+      positions: int32 [B, T] or [T].
+      attend: (q [B,T,H,K], k [B,T,G,K], v [B,T,G,K]) -> [B,T,H,K]; carries masks and implementation.
+
+    Returns:
+      [B, T, D] after the final norm.
+    """
+    rotary = layers.rotary_tables(positions, spec.head_dim, spec.rope_theta)
+
+    def block(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
+        return finish_block(spec, params, x, attend(*project_heads(spec, params, x, rotary))), None
+
+    if spec.remat:
+        block = jax.checkpoint(block)
+    x = constrain(x.astype(spec.dtype), "batch", "length", None)
+    x = _over_layers(spec, block, x, params["blocks"])[0]
+    return layers.rms_norm(params["final_norm"], x)
+
+
+def init_cache(spec: TransformerSpec, batch_size: int, slots: int) -> dict[str, jax.Array]:
+    """Returns an empty key-value cache: `key` and `value` [layers, B, S, G, K]."""
+    shape = (spec.layers, batch_size, slots, spec.kv_heads, spec.head_dim)
+    return {"key": jnp.zeros(shape, spec.dtype), "value": jnp.zeros(shape, spec.dtype)}
+
+
+def transformer_step(
+    spec: TransformerSpec, params: Any, x: jax.Array, positions: jax.Array, cache: dict[str, jax.Array]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Runs the stack over the next token of every row, reading and extending the cache.
+
+    Args:
+      x: [B, 1, D]. positions: int32 [B], the slot to write; slots up to and including it are attended to.
+      cache: as made by `init_cache`; a position past its last slot is the caller's error.
+
+    Returns:
+      ([B, 1, D] after the final norm, the extended cache).
+    """
+    rotary = layers.rotary_tables(positions[:, None], spec.head_dim, spec.rope_theta)
+    slots = jnp.arange(cache["key"].shape[2])
+    visible = slots[None, None, :] <= positions[:, None, None]
+    rows = jnp.arange(x.shape[0])
+
+    def block(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
+        params, keys, values = layer
+        query, key, value = project_heads(spec, params, x, rotary)
+        keys = keys.at[rows, positions].set(key[:, 0])
+        values = values.at[rows, positions].set(value[:, 0])
+        attended = cached_attention(query, keys, values, mask=visible)
+        return finish_block(spec, params, x, attended), (keys, values)
+
+    x, (keys, values) = jax.lax.scan(block, x.astype(spec.dtype), (params["blocks"], cache["key"], cache["value"]))
+    return layers.rms_norm(params["final_norm"], x), {"key": keys, "value": values}
+
+
+def _over_layers(spec: TransformerSpec, block: Callable, x: jax.Array, stacked: Any) -> tuple[jax.Array, Any]:
+    scan = spec.scan_layers
+    if scan is None:
+        scan = jax.default_backend() != "cpu"
+    return jax.lax.scan(block, x, stacked, unroll=1 if scan else spec.layers)
+
+
+def transformer_flops(spec: TransformerSpec, batch_size: int, length: int, attention: float) -> float:
+    """Forward FLOPs of the stack: its matmuls, and `attention` per layer (scores and weighted sum)."""
+    D, H, G, K = spec.width, spec.heads, spec.kv_heads, spec.head_dim
+    weights = D * (H + 2 * G) * K + H * K * D + 3 * D * spec.hidden
+    return spec.layers * (2.0 * weights * batch_size * length + attention)
+
+
+def attention_cost(spec: TransformerSpec, batch_size: int, length: int) -> float:
+    """Forward FLOPs of one layer's causal attention over whole rows, as the chosen implementation executes it."""
+    implementation = spec.attention or default_implementation(length, causal=True)
+    return attention_flops(batch_size, length, spec.heads, spec.head_dim, implementation)
+
+
+def window_cost(spec: TransformerSpec, batch_size: int, length: int, block: int, neighbours: int) -> float:
+    """Forward FLOPs of one layer's attention in blocks, each of which sees `neighbours` blocks, itself included."""
+    padded = -(-length // block) * block
+    return 4.0 * batch_size * padded * neighbours * block * spec.heads * spec.head_dim

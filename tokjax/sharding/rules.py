@@ -1,0 +1,136 @@
+"""Logical axis names -> mesh axes: one table for parameters, batches and the hints inside models."""
+
+import math
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from tokjax.core.errors import SpecError, nearest
+from tokjax.nn.param import Param
+
+Axes = tuple[str | None, ...]
+
+# Logical name -> the mesh axes that split such a dimension; none means that every device holds all of it.
+RULES: dict[str, tuple[str, ...]] = {
+    "batch": ("data", "fsdp"),
+    "length": ("sequence",),
+    "embed": ("fsdp",),
+    "mlp": ("tensor",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "vocab": ("tensor",),
+    "head_dim": (),
+    "layers": (),
+}
+
+
+def partition(axes: Axes, mesh_shape: dict[str, int], *, name: str) -> PartitionSpec:
+    """Returns the mesh axes of every dimension, leaving out mesh axes of one device.
+
+    Args:
+      axes: a logical name, or None for a dimension that is not split, per dimension.
+      mesh_shape: devices per mesh axis.
+      name: the array's name, for messages.
+
+    Raises:
+      SpecError: an unknown logical name, or two dimensions on one mesh axis.
+    """
+    taken: dict[str, str] = {}
+    entries: list[tuple[str, ...] | str | None] = []
+    for logical in axes:
+        if logical is not None and logical not in RULES:
+            raise SpecError(f"{name}: no sharding rule for the axis {logical!r}.{nearest(logical, RULES)}")
+        split = tuple(axis for axis in RULES.get(logical or "", ()) if mesh_shape.get(axis, 1) > 1)
+        for axis in split:
+            if axis in taken:
+                raise SpecError(
+                    f"{name}: dimensions {taken[axis]!r} and {logical!r} of {axes} are both split over the mesh axis "
+                    f"{axis!r}; give one of them another logical name, or None."
+                )
+            taken[axis] = str(logical)
+        entries.append(split[0] if len(split) == 1 else split or None)
+    return PartitionSpec(*entries)
+
+
+def sharding_of(axes: Axes, shape: tuple[int, ...], mesh: Mesh, *, name: str) -> NamedSharding:
+    """Returns how an array of `shape` with logical `axes` is laid over `mesh`.
+
+    Raises:
+      SpecError: an unknown logical name, two dimensions on one mesh axis, or a dimension that does not divide.
+    """
+    spec = partition(axes, dict(mesh.shape), name=name)
+    for dimension, (size, entry) in enumerate(zip(shape, spec, strict=True)):
+        split = (entry,) if isinstance(entry, str) else tuple(entry or ())
+        parts = math.prod(mesh.shape[axis] for axis in split)
+        if size % parts:
+            raise SpecError(
+                f"{name}: dimension {dimension} ({axes[dimension]!r}) of shape {shape} has size {size}, which "
+                f"{parts} devices (mesh axes {', '.join(split)}) do not divide; pad it to a multiple of {parts}, "
+                "or change the mesh."
+            )
+    return NamedSharding(mesh, spec)
+
+
+def param_shardings(declared: Any, mesh: Mesh) -> Any:
+    """Returns the tree of shardings for a tree of `nn.param.Param` declarations.
+
+    Raises:
+      SpecError: as `sharding_of`, naming the parameter.
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, p: sharding_of(p.axes, p.shape, mesh, name=jax.tree_util.keystr(path)),
+        declared,
+        is_leaf=lambda x: isinstance(x, Param),
+    )
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding under which every device holds the whole array."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+    """Moves a pytree of host arrays to the devices, split along their first dimension.
+
+    Args:
+      batch: host arrays [B, ...], where B are the rows of this process; scalars are replicated.
+
+    Raises:
+      SpecError: B does not divide over the devices that split the batch.
+    """
+
+    def put(path: Any, array: Any) -> jax.Array:
+        name = f"batch{jax.tree_util.keystr(path)}"
+        processes = jax.process_count() if array.ndim else 1
+        shape = (array.shape[0] * processes, *array.shape[1:]) if array.ndim else ()
+        axes = ("batch",) + (None,) * (array.ndim - 1) if array.ndim else ()
+        return jax.make_array_from_process_local_data(sharding_of(axes, shape, mesh, name=name), array, shape)
+
+    return jax.tree_util.tree_map_with_path(put, batch)
+
+
+def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+    """Hints how the compiler should lay `x` out; returns `x` itself when no mesh is in use.
+
+    Mesh axes that an enclosing `shard_map` already handles are left out.
+
+    Args:
+      x: an array inside a traced function.
+      *axes: a logical name or None per dimension.
+
+    Raises:
+      SpecError: an unknown logical name, two dimensions on one mesh axis, or not one name per dimension.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return x
+    if len(axes) != x.ndim:
+        raise SpecError(f"constrain{axes}: the array has {x.ndim} dimensions {x.shape}; name each, or give None.")
+    free = {
+        axis: size
+        for (axis, size), kind in zip(mesh.shape.items(), mesh.axis_types, strict=True)
+        if kind is AxisType.Auto
+    }
+    spec = partition(axes, free, name=f"constrain{axes}")
+    return jax.lax.with_sharding_constraint(x, spec) if any(spec) else x

@@ -1,0 +1,205 @@
+"""A tokenizer with its tables: what a run trains on, a checkpoint carries and a stream is encoded with."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from tokjax.core.errors import OutputError, SpecError, TokenizerError
+from tokjax.core.registry import tokenizers
+from tokjax.core.spec import build, to_dict
+from tokjax.core.types import Source, Tables, Tokenizer
+
+if TYPE_CHECKING:
+    from tokjax.text.imports import Pattern
+
+DESCRIPTION = "tokenizer.json"
+TABLES = "tables.npz"
+FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Fitted:
+    """A tokenizer spec and the tables that fitting it gave. Two are the same when their `hash` is.
+
+    Attributes:
+      name: the registered name, or the kind of imported file.
+      spec: the tokenizer.
+      tables: its arrays; read-only.
+    """
+
+    name: str
+    spec: Tokenizer
+    tables: Tables
+
+    def __post_init__(self):
+        for array in self.tables.values():
+            array.setflags(write=False)
+
+    def encode(self, raw: bytes) -> np.ndarray:
+        """Returns the int32 ids [T] of any bytes."""
+        return self.spec.encode(self.tables, raw)
+
+    def decode(self, ids: np.ndarray) -> bytes:
+        """Returns the bytes that `ids` [T] stand for.
+
+        Raises:
+          TokenizerError: an id outside the vocabulary.
+        """
+        return self.spec.decode(self.tables, ids)
+
+    def units(self, ids: np.ndarray) -> np.ndarray:
+        """Returns how many bytes each of `ids` stands for, int32 [T]."""
+        return self.spec.units(self.tables, ids)
+
+    def safe_cut(self, raw: bytes) -> int:
+        """Returns how much of `raw` can be encoded before what follows is known."""
+        return self.spec.safe_cut(self.tables, raw)
+
+    @functools.cached_property
+    def size(self) -> int:
+        """The number of ids, end of document not included."""
+        return self.spec.size(self.tables)
+
+    @property
+    def end_of_document(self) -> int:
+        """The id after the last, which separates documents."""
+        return self.size
+
+    @functools.cached_property
+    def hash(self) -> str:
+        """SHA-256 over the name, the spec and the content of every table, 16 hex digits."""
+        digest = hashlib.sha256(json.dumps([self.name, to_dict(self.spec)], sort_keys=True).encode())
+        for key in sorted(self.tables):
+            array = self.tables[key]
+            digest.update(f"\0{key}\0{array.dtype.str}\0{array.shape}\0".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()[:16]
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes `tables.npz`, then `tokenizer.json`, into `directory`, each under a temporary name first.
+
+        The description carries the hash of the tables, so a directory that was left half-written does not load.
+
+        Raises:
+          OutputError: `directory` cannot be written.
+        """
+        directory = pathlib.Path(directory)
+        description = {"format": FORMAT, "name": self.name, "spec": to_dict(self.spec), "hash": self.hash}
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".tokenizer-", dir=directory) as temporary:
+                tables, text = pathlib.Path(temporary, TABLES), pathlib.Path(temporary, DESCRIPTION)
+                np.savez_compressed(tables, **self.tables)  # type: ignore[arg-type]
+                text.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+                tables.replace(directory / TABLES)
+                text.replace(directory / DESCRIPTION)
+        except OSError as error:
+            raise OutputError(f"Cannot save a tokenizer in {directory}: {error}. Choose another directory.") from error
+
+    @classmethod
+    def load(cls, directory: str | os.PathLike[str]) -> "Fitted":
+        """Reads what `save` wrote.
+
+        Raises:
+          TokenizerError: a file that is absent or damaged, or tables that are not those of the description.
+        """
+        directory = pathlib.Path(directory)
+        description = _read_description(directory / DESCRIPTION)
+        try:
+            spec = build(_spec_class(description["name"]), description["spec"])
+        except SpecError as error:
+            raise TokenizerError(f"{directory / DESCRIPTION}: {error}") from error
+        fitted = cls(name=description["name"], spec=spec, tables=_read_tables(directory / TABLES))
+        if fitted.hash != description["hash"]:
+            raise TokenizerError(
+                f"{directory / TABLES}: its content has hash {fitted.hash}, but {DESCRIPTION} says "
+                f"{description['hash']}. The tokenizer was changed or only half written; fit or copy it again."
+            )
+        return fitted
+
+
+def fit_tokenizer(name: str, source: Source, *, key: jax.Array | None = None, **spec_fields: Any) -> Fitted:
+    """Fits the registered tokenizer `name` to every record of `source`.
+
+    Args:
+      name: see `tokjax list tokenizers`.
+      source: the raw records.
+      key: randomness, for the tokenizers that use it.
+      **spec_fields: fields of the tokenizer's spec, such as `vocab_size=8192`.
+
+    Raises:
+      UnknownNameError: no such tokenizer.
+      SpecError: an unknown field or an impossible value.
+    """
+    spec = build(tokenizers[name], spec_fields)
+    return Fitted(name=name, spec=spec, tables=spec.fit(source, key))
+
+
+def load_tokenizer(name_or_path: str | os.PathLike[str], *, pattern: "Pattern | None" = None) -> Fitted:
+    """Returns a tokenizer that is ready to use.
+
+    Args:
+      name_or_path: a registered name that needs no fitting (`bytes`); a directory that `Fitted.save` wrote; or a
+        file to import: a `tokenizer.json`, a `.tiktoken` rank file, a SentencePiece `.model`.
+      pattern: for a `.tiktoken` file, how text is cut before its ranks apply; by default the one its name holds.
+
+    Raises:
+      TokenizerError: a name that must be fitted first, a path that does not exist, a damaged file.
+    """
+    name = os.fspath(name_or_path)
+    path = pathlib.Path(name)
+    if name in tokenizers:
+        if tokenizers[name].needs_fit:
+            raise TokenizerError(
+                f"The tokenizer {name!r} must be fitted first: run `tokjax fit --tokenizer {name} --source pydocs "
+                f"--vocab 8192 --out DIR`, then give DIR in place of {name!r}."
+            )
+        spec = tokenizers[name]()
+        return Fitted(name=name, spec=spec, tables=spec.fit(()))
+    if path.is_dir():
+        return Fitted.load(path)
+    if path.is_file():
+        from tokjax.text.imports import import_file
+
+        kind, spec, tables = import_file(path, pattern=pattern)
+        return Fitted(name=kind, spec=spec, tables=tables)
+    known = ", ".join(tokenizers)
+    raise TokenizerError(f"No tokenizer, directory or file is called {name!r}. Registered: {known}.")
+
+
+def _spec_class(name: str) -> type[Tokenizer]:
+    from tokjax.text.imports import IMPORTS
+
+    return IMPORTS[name] if name in IMPORTS else tokenizers[name]
+
+
+def _read_description(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TokenizerError(f"{path.parent} holds no tokenizer: {path.name} is absent.") from error
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{path} cannot be read: {error}. Fit or copy the tokenizer again.") from error
+    if not isinstance(description, dict) or not {"format", "name", "spec", "hash"} <= description.keys():
+        raise TokenizerError(f"{path} is not a tokenizer description: it lacks format, name, spec or hash.")
+    if not isinstance(description["name"], str):
+        raise TokenizerError(f"{path}: name is {description['name']!r}, not a string.")
+    if description["format"] != FORMAT:
+        raise TokenizerError(f"{path} has format {description['format']!r}; this version reads format {FORMAT}.")
+    return description
+
+
+def _read_tables(path: pathlib.Path) -> Tables:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: np.asarray(archive[name]) for name in archive.files}
+    except Exception as error:  # damage surfaces as any of a dozen types from zipfile, zlib and numpy
+        raise TokenizerError(f"{path} cannot be read: {error}. Fit or copy the tokenizer again.") from error

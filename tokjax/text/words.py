@@ -1,0 +1,63 @@
+"""Words as runs of bytes, each closed by an end-of-word id: what hierarchical models read and write."""
+
+import dataclasses
+
+import jax
+import numpy as np
+
+from tokjax.core.registry import Paper, tokenizers
+from tokjax.core.spec import check
+from tokjax.core.types import Source, Tables, Tokenizer
+from tokjax.text.bytes import BYTES, checked_ids
+from tokjax.text.splitter import MIN_CAP, last_segment_end, piece_lengths
+from tokjax.text.unicode_tables import unicode_tables
+
+END_OF_WORD = BYTES
+
+_HAT = Paper(
+    title="Hierarchical Autoregressive Transformers: Combining Byte- and Word-Level Processing for Robust, "
+    "Adaptable Language Models",
+    authors="Pit Neitemeier, Björn Deiseroth, Constantin Eichenberg, Lukas Balles",
+    year=2025,
+    url="https://arxiv.org/abs/2501.10322",
+)
+
+
+@tokenizers.register("words", papers=(_HAT,))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Words(Tokenizer):
+    """The bytes of each word and then `END_OF_WORD`.
+
+    Attributes:
+      cap: the longest word, in bytes; longer ones are cut between characters.
+    """
+
+    cap: int = 16
+    needs_fit = False
+
+    def __post_init__(self):
+        check(self.cap >= MIN_CAP, "cap", self.cap, f"a word must have room for one character: use {MIN_CAP} or more.")
+
+    def fit(self, source: Source, key: jax.Array | None = None) -> Tables:
+        """Returns the character classes of the installed Unicode version; the source is not read."""
+        del source, key
+        return unicode_tables()
+
+    def encode(self, tables: Tables, raw: bytes) -> np.ndarray:
+        ends = np.cumsum(piece_lengths(raw, self.cap, tables))
+        return np.insert(np.frombuffer(raw, np.uint8).astype(np.int32), ends, END_OF_WORD)
+
+    def decode(self, tables: Tables, ids: np.ndarray) -> bytes:
+        ids = checked_ids(ids, self.size(tables))
+        return ids[ids != END_OF_WORD].astype(np.uint8).tobytes()
+
+    def units(self, tables: Tables, ids: np.ndarray) -> np.ndarray:
+        return (checked_ids(ids, self.size(tables)) != END_OF_WORD).astype(np.int32)
+
+    def size(self, tables: Tables) -> int:
+        del tables
+        return END_OF_WORD + 1
+
+    def safe_cut(self, tables: Tables, raw: bytes) -> int:
+        del tables
+        return last_segment_end(raw)

@@ -1,0 +1,18 @@
+"""Training: one loop, one step, one checkpoint format for every system."""
+
+from tokjax.train.checkpoint import load_for_inference
+from tokjax.train.loop import TrainSpec, fit
+from tokjax.train.metrics import read_metrics
+from tokjax.train.optimizer import OptimizerSpec, make_schedule, make_transform
+from tokjax.train.state import TrainState
+
+__all__ = [
+    "OptimizerSpec",
+    "TrainSpec",
+    "TrainState",
+    "fit",
+    "load_for_inference",
+    "make_schedule",
+    "make_transform",
+    "read_metrics",
+]

@@ -1,0 +1,207 @@
+"""The one training loop: mesh, sharded state, restore, steps, evaluation, checkpoints."""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from tokjax.core.spec import check
+from tokjax.core.types import Params, System
+from tokjax.nn.param import decay_mask
+from tokjax.sharding import MeshSpec, make_mesh, put_batch, replicated, use_mesh
+from tokjax.train import checkpoint
+from tokjax.train.host import StopSignals, agree, prefetch, profiler, stop_signals
+from tokjax.train.metrics import Recorder, Stopwatch, is_evaluated, recording
+from tokjax.train.optimizer import OptimizerSpec, make_schedule, make_transform
+from tokjax.train.state import TrainState, initializer, state_shardings
+from tokjax.train.step import make_step
+
+Evaluate = Callable[[Params, int], Mapping[str, float]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainSpec:
+    """How long a run goes and what it leaves behind.
+
+    Attributes:
+      steps: updates to make in all, over every resume.
+      log_every: steps between metrics lines; the last step is always logged.
+      eval_every: steps between evaluations; the last step is always evaluated.
+      checkpoint_every: steps between checkpoints; the last step is always saved.
+      keep_checkpoints: newest checkpoints that stay.
+      seed: of the initial parameters and of every random choice of the system.
+      profile_steps: (first, last) step to trace into `workdir/profile`, or None.
+      tensorboard: also write `workdir/tensorboard`.
+      time_limit_s: end after so many seconds of stepping, over every resume; compilation, evaluation and saving do not
+        count. None for no limit.
+    """
+
+    steps: int
+    log_every: int = 10
+    eval_every: int = 1000
+    checkpoint_every: int = 1000
+    keep_checkpoints: int = 2
+    seed: int = 0
+    profile_steps: tuple[int, int] | None = None
+    tensorboard: bool = False
+    time_limit_s: float | None = None
+
+    def __post_init__(self):
+        for name in ("steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
+            check(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "give 1 or more.")
+        check(0 <= self.seed < 2**32, "train.seed", self.seed, "give a whole number of 32 bits.")
+        if self.profile_steps is not None:
+            in_order = len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1]
+            check(in_order, "train.profile_steps", self.profile_steps, "give (first, last) with 1 <= first <= last.")
+        if self.time_limit_s is not None:
+            check(self.time_limit_s > 0, "train.time_limit_s", self.time_limit_s, "give a positive number, or None.")
+
+
+def fit(
+    system: System,
+    batch: Callable[[int], Any],
+    spec: TrainSpec,
+    optimizer: OptimizerSpec,
+    *,
+    workdir: str | os.PathLike[str],
+    config: Mapping[str, Any],
+    tables_hash: str = "",
+    mesh: Mesh | None = None,
+    evaluate: Evaluate | None = None,
+    progress: bool = True,
+) -> TrainState:
+    """Trains `system` from the newest good checkpoint in `workdir`, or from the start; the result is the same bits.
+
+    The first SIGTERM or SIGINT lets the current step finish, saves, and returns with `stopped` set.
+
+    Args:
+      system: what to train.
+      batch: (step) -> pytree of host arrays [B, ...] for the update from `step` to `step + 1`; pure, because it is
+        called again after a resume, and on another thread.
+      spec: see `TrainSpec`.
+      optimizer: see `OptimizerSpec`.
+      workdir: directory of the run, made if absent; gets metrics.jsonl and checkpoints/.
+      config: JSON values that describe the run; a resume with another one is an error, but for `checkpoint.RESUMABLE`.
+      tables_hash: identifies the tokenizer; a resume with another one is an error.
+      mesh: the devices; all of them, splitting the batch, by default.
+      evaluate: (parameters, step) -> numbers; called with the averaged parameters where there are any.
+      progress: show a progress bar.
+
+    Returns:
+      The state after the last step made.
+
+    Raises:
+      SpecError: an impossible spec, or arrays that do not fit the mesh.
+      CheckpointError: `workdir` holds another run, or only damaged checkpoints.
+      OutputError: `workdir` cannot be written.
+      NumericsError: a loss, gradient or update is not finite.
+    """
+    workdir = Path(workdir)
+    mesh = make_mesh(MeshSpec()) if mesh is None else mesh
+    schedule = make_schedule(optimizer, spec.steps)
+    transform = make_transform(optimizer, schedule, decay_mask(system.declare()))
+    metadata = checkpoint.run_metadata(config, tables_hash)
+
+    with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(stop_signals())
+        stack.enter_context(use_mesh(mesh))
+        key = jax.device_put(jax.random.key(spec.seed), replicated(mesh))
+        init = initializer(system, transform, ema=optimizer.ema_decay is not None)
+        state, done, seconds = _restore_or_init(workdir, system, transform, init, key, mesh, metadata)
+        saved, evaluated = done, done == 0 or is_evaluated(workdir, done)
+
+        watch = Stopwatch(seconds)
+        names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
+        recorder = stack.enter_context(recording(workdir, watch, names, spec, start=done, progress=progress))
+        trace = stack.enter_context(profiler(workdir / "profile", spec.profile_steps))
+        batches = stack.enter_context(prefetch(batch, done, spec.steps))
+        run = _Run(workdir, spec, metadata, evaluate, signals, watch, recorder)
+
+        if not evaluated and run.due(spec.eval_every, done):  # the last run ended between saving and evaluating
+            run.evaluation(state, done)
+        if done < spec.steps:
+            with watch.paused():
+                first = put_batch(batch(done), mesh)
+                jitted = jax.jit(make_step(system, transform, schedule, optimizer), donate_argnums=0)
+                step = jitted.lower(state, first, key).compile()
+        stopped = None
+        while done < spec.steps and not (stopped := run.why_stop(done)):
+            trace(done + 1, state)
+            state, metrics = step(state, put_batch(next(batches), mesh), key)
+            done, evaluated = done + 1, False
+            recorder.push(done, metrics)
+            if run.due(spec.checkpoint_every, done):
+                run.save(state, done)
+                saved = done
+            if run.due(spec.eval_every, done):
+                run.evaluation(state, done)
+                evaluated = True
+        if saved != done:
+            run.save(state, done)
+        if stopped == "time_limit" and not evaluated:
+            run.evaluation(state, done)
+    return dataclasses.replace(state, stopped=stopped or signals.reason)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What stays the same between the steps of one call of `fit`."""
+
+    workdir: Path
+    spec: TrainSpec
+    metadata: dict[str, Any]
+    evaluate: Evaluate | None
+    signals: StopSignals
+    watch: Stopwatch
+    recorder: Recorder
+
+    def due(self, every: int, done: int) -> bool:
+        return done % every == 0 or done == self.spec.steps
+
+    def why_stop(self, done: int) -> str | None:
+        late = self.spec.time_limit_s is not None and self.watch.seconds >= self.spec.time_limit_s
+        return agree(self.signals.reason or ("time_limit" if late else None), done, self.spec.log_every)
+
+    def save(self, state: TrainState, done: int) -> None:
+        """Saves, after the metrics of the last step have shown that it is sound."""
+        self.recorder.flush()
+        with self.watch.paused():
+            metadata = self.metadata | {"data_position": done, "seconds": self.watch.seconds}
+            checkpoint.save(self.workdir, state, metadata=metadata, keep=self.spec.keep_checkpoints)
+
+    def evaluation(self, state: TrainState, done: int) -> None:
+        self.recorder.flush()
+        if self.evaluate is None:
+            return
+        with self.watch.paused():
+            values = self.evaluate(state.inference_params, done)
+        self.recorder.write({"step": done, "split": "valid", **{name: float(value) for name, value in values.items()}})
+
+
+def _restore_or_init(
+    workdir: Path,
+    system: System,
+    transform: optax.GradientTransformation,
+    init: Callable[[jax.Array], TrainState],
+    key: jax.Array,
+    mesh: Mesh,
+    metadata: Mapping[str, Any],
+) -> tuple[TrainState, int, float]:
+    """Returns the state to go on from, its step, and the seconds already spent; every array is born on its devices."""
+    shapes = jax.eval_shape(init, key)
+    shardings = state_shardings(system, transform, shapes, mesh)
+    start = checkpoint.open_for_training(workdir)
+    if start is None:
+        return jax.jit(init, out_shardings=shardings)(key), 0, 0.0
+    saved = checkpoint.read_metadata(workdir, start)
+    checkpoint.check_same_run(saved, metadata, workdir)
+    target = jax.tree.map(
+        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
+    )
+    return checkpoint.restore(workdir, start, target), start, saved["seconds"]
