@@ -8,7 +8,7 @@ starts from bytes and is timed both for lengths (what the tokenizer uses) and fo
 import importlib.metadata
 import importlib.util
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from benchmarks.common import write
@@ -18,17 +18,18 @@ from tokjax.text.unicode_tables import unicode_tables
 
 CAP = 100  # bytes per word, as in the released hierarchical models
 MEGABYTES = 4
-REPEATS = 5
+REPEATS = 7
 
 
-def seconds(function: Callable[[], Any]) -> float:
-    """Returns the best of `REPEATS` wall-clock times."""
-    times = []
+def best_seconds(functions: Mapping[str, Callable[[], Any]]) -> dict[str, float]:
+    """Returns the best of `REPEATS` wall-clock times of each; rounds take turns, so that a busy moment hits all."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(REPEATS):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            times[name].append(time.perf_counter() - start)
+    return {name: min(measured) for name, measured in times.items()}
 
 
 def peers(raw: bytes) -> dict[str, Callable[[], int] | str]:
@@ -61,7 +62,7 @@ def main() -> None:
     for corpus, name in (("prose", "pydocs"), ("code", "stdlib")):
         raw = b"\n\n".join(sources[name](""))[: MEGABYTES * 1_000_000]
         run = peers(raw)
-        times = {peer: seconds(function) for peer, function in run.items() if callable(function)}
+        times = best_seconds({peer: function for peer, function in run.items() if callable(function)})
         baseline = next(time for peer, time in times.items() if peer.startswith("regex"))
         for peer, function in run.items():
             row: dict[str, Any] = {"peer": peer, "corpus": f"{corpus} ({name})", "bytes": len(raw)}

@@ -94,7 +94,8 @@ def test_the_first_half_of_a_save_does_not_load(bpe, tmp_path):
 
 def test_tables_of_another_tokenizer_are_an_error(bpe, tmp_path):
     bpe.save(tmp_path)
-    other = fit_tokenizer("bpe", [RECORDS[0].upper()], vocab_size=280)
+    capitals: Any = [RECORDS[0].upper()]
+    other = fit_tokenizer("bpe", capitals, vocab_size=280)
     other.save(tmp_path / "other")
     (tmp_path / "other" / "tables.npz").replace(tmp_path / "tables.npz")
     with pytest.raises(TokenizerError, match=f"{other.hash}.*{bpe.hash}|hash"):

@@ -97,7 +97,7 @@ def test_bytes_are_their_own_ids(raw):
 @pytest.mark.parametrize(("tokenizer", "outside"), [(Bytes(), 256), (Words(), 257), (Bytes(), -1)])
 def test_ids_outside_the_vocabulary_are_refused(tokenizer, outside):
     for method in (tokenizer.decode, tokenizer.units):
-        with pytest.raises(TokenizerError, match=f"id {outside} at position 1"):
+        with pytest.raises(TokenizerError, match=f"Id {outside} is outside"):
             method(TABLES, np.array([65, outside]))
 
 

@@ -18,7 +18,9 @@ from tokjax.data.windows import eval_batches, token_stream
 from tokjax.objectives.language import LanguageSystem
 from tokjax.text.fitted import Fitted
 from tokjax.text.splitter import piece_lengths
+from tokjax.text.unicode_tables import unicode_tables
 
+WORD_CAP = 64  # bytes of the longest word that next-word accuracy counts
 POSITION_EDGES = tuple(2**i for i in range(4, 17))  # bytes; bucket i holds [edge i-1, edge i)
 
 
@@ -130,7 +132,8 @@ def next_word_accuracy(scored: ScoredText, documents: Sequence[bytes]) -> float:
     A word is right when every target that covers one of its bytes was the most likely id. A target that stands for no
     bytes belongs to the word before it; the end of a document belongs to none.
     """
-    ends = np.cumsum(np.concatenate([piece_lengths(raw) for raw in documents]))
+    tables = unicode_tables()
+    ends = np.cumsum(np.concatenate([piece_lengths(raw, WORD_CAP, tables) for raw in documents]))
     if not len(ends):
         return math.nan
     is_document_end = np.append(scored.document[1:] != scored.document[:-1], True)

@@ -3,16 +3,17 @@
 import base64
 import hashlib
 import html
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tokjax.report.headline import budget, certainty, lead
 from tokjax.report.paragraph import paragraph_html
 from tokjax.report.plots import figures, render
+from tokjax.report.sentences import budget, certainty, lead
 from tokjax.report.statistics import interval, rows_by_system
 from tokjax.report.style import SCRIPT, STYLE
 from tokjax.report.table import COLUMNS, cells
-from tokjax.report.units import MISSING, si, significant
+from tokjax.report.units import MISSING, plural, si, significant
 
 CAPTIONS = {
     "bits_per_byte_flops": (
@@ -22,13 +23,13 @@ CAPTIONS = {
     ),
     "bits_per_byte_position": (
         "Bits per byte by position in the document",
-        "Test text, by the byte of its document at which a token starts. Ranges double; a label is the first byte of its"
-        " range. Band: 95 % interval over seeds.",
+        "Test text, by the byte of its document at which a token starts. Ranges double; a label is the first byte of"
+        " its range. Band: 95 % interval over seeds.",
     ),
     "sweep": (
         "Learning rates tried",
-        "Validation text, one seed, each rate on a share of the budget. The ring is the rate used above; an x at the top"
-        " is a run that diverged.",
+        "Validation text, one seed, each rate on a share of the budget. The ring is the rate used above; an x at the"
+        " top is a run that diverged.",
     ),
 }
 RUN_COLUMNS = (
@@ -59,7 +60,7 @@ def page(results: Mapping[str, Any]) -> str:
 
 
 def _document(title: str, body: str) -> str:
-    """Wraps `body`. The policy forbids every request, and every script but ours should text ever escape its escaping."""
+    """Wraps `body`. The policy forbids every request, and every script but ours should any text slip through."""
     script = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
     policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{script}'"
     return (
@@ -75,9 +76,9 @@ def _introduction(results: Mapping[str, Any]) -> str:
     settings = results["settings"]
     return (
         f"<p>Each system spent {html.escape(budget(results))} on <b>{html.escape(settings['source'])}</b>,"
-        f" {_plural(settings['seeds'], 'seed')} each, and is scored on the same whole test documents. Bits per byte is what"
-        " the model would need, on average, to write down one byte of that text without loss; it does not depend on how"
-        " the text was cut.</p>"
+        f" {plural(settings['seeds'], 'seed')} each, and is scored on the same whole test documents. Bits per byte is"
+        " what the model would need, on average, to write down one byte of that text without loss; it does not depend"
+        " on how the text was cut.</p>"
     )
 
 
@@ -151,16 +152,19 @@ def _runs(rows: Sequence[Mapping[str, Any]]) -> str:
     """Every run behind the means, folded away."""
     heads = "".join(f'<th scope="col">{name.replace("_", " ")}</th>' for name in RUN_COLUMNS)
     body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_value(row.get(name)))}</td>" for name in RUN_COLUMNS) + "</tr>" for row in rows
+        "<tr>" + "".join(f"<td>{html.escape(_value(row.get(name)))}</td>" for name in RUN_COLUMNS) + "</tr>"
+        for row in rows
     )
     table = f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
-    return f"<h2>Every run</h2><details><summary>{_plural(len(rows), 'run')}</summary>{_wide('Every run', table)}</details>"
+    return (
+        f"<h2>Every run</h2><details><summary>{plural(len(rows), 'run')}</summary>{_wide('Every run', table)}</details>"
+    )
 
 
 def _value(value: Any) -> str:
-    if value is None or value != value:
+    if value is None:
         return MISSING
-    if isinstance(value, float):
+    if isinstance(value, float) and math.isfinite(value):
         return si(value) if abs(value) >= 1e5 else significant(value, 4)
     return f"{value:,}" if isinstance(value, int) else str(value)
 
@@ -187,7 +191,3 @@ def _wide(label: str, content: str) -> str:
 
 def _number(numeric: bool) -> str:
     return ' class="number"' if numeric else ""
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -4,13 +4,15 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tokjax.report.units import plural
+
 FULL_SHADE = 8.0  # bits per byte of a uniform guess
 DARKEST = 0.85  # opacity at FULL_SHADE and above, so that text stays readable
 MARK_BYTES = 1  # a mark that stands for no bytes is shaded as if for one
 
 _WHITESPACE = {
     " ": '<span class="s"> </span>',
-    "\t": '<span class="s tab">\t</span>',
+    "\t": '<span class="tab">\t</span>',
     "\n": '<span class="n">\n</span>',
 }
 
@@ -18,7 +20,9 @@ _WHITESPACE = {
 def paragraph_html(paragraph: Mapping[str, Any], systems: Sequence[str]) -> str:
     """Returns the legend and, under the name of each system, its tokens; systems in the order given."""
     sections = [_section(name, paragraph["systems"][name]) for name in systems if name in paragraph["systems"]]
-    return "".join([_legend(), *sections, '<p class="readout" aria-live="polite" hidden>Point at a token.</p>'])
+    # In a section of its own, because the readout sticks to the bottom of the window while that is in view.
+    readout = '<p class="readout" aria-live="polite" hidden>Point at a token.</p>'
+    return f"<section>{_legend()}{''.join(sections)}{readout}</section>"
 
 
 def token_bytes(token: Mapping[str, Any]) -> bytes:
@@ -48,7 +52,7 @@ def _section(system: str, tokens: Sequence[Mapping[str, Any]]) -> str:
     raw = b"".join(map(token_bytes, tokens))
     bits = sum(token["bits"] for token in tokens)
     marks = sum(not token_bytes(token) for token in tokens)
-    counts = f"{bits:,.0f} bits for {len(raw):,} bytes · {len(tokens) - marks:,} tokens, {marks:,} marks"
+    counts = f"{bits:,.0f} bits for {len(raw):,} bytes · {len(tokens) - marks:,} tokens, {plural(marks, 'mark')}"
     rate = f"<b>{bits / len(raw):.3f} bits/byte</b> · " if raw else ""
     return (
         f"<h3>{html.escape(system)} <small>{rate}{counts}</small></h3>"
@@ -62,11 +66,11 @@ def _legend() -> str:
         for bits in range(0, int(FULL_SHADE) + 1, 2)
     )
     return (
-        '<p class="soft">The same text, cut as each system cuts it. Shade is the cost of a token in bits per byte, so with'
-        " letters of one width the amount of colour is the number of bits. A guess at random among 256 bytes costs"
-        f" {FULL_SHADE:g} bits per byte. A thin bar is a mark that stands for no bytes, the end of a word or of the text,"
-        " shaded as if for one byte. Boxed digits are bytes that are no character on their own, in hexadecimal. Point at"
-        " or tap a token for its numbers.</p>"
+        '<p class="soft">The same text, cut as each system cuts it. Shade is the cost of a token in bits per byte, so'
+        " with letters of one width the amount of colour is the number of bits. A guess at random among 256 bytes costs"
+        f" {FULL_SHADE:g} bits per byte. A thin bar is a mark that stands for no bytes, the end of a word or of the"
+        " text, shaded as if for one byte. Boxed digits are bytes that are no character on their own, in hexadecimal."
+        " Point at or tap a token for its numbers.</p>"
         f'<div class="scale" role="img" aria-label="Colour scale: 0 to {FULL_SHADE:g} bits per byte">{steps}</div>'
         '<p class="soft">bits per byte of the token</p>'
     )

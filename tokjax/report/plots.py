@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tokjax.report.statistics import Estimate, interval, is_number, rows_by_system
+from tokjax.report.statistics import interval, is_number, rows_by_system
 from tokjax.report.units import si
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
-SIZE_INCHES = (7.0, 4.2)
-PNG_DPI = 160
+SIZE_INCHES = (6.2, 3.9)
+PNG_DPI = 180
 _MARKERS = "osD^vPX"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 _FLOPS_TICKS = tuple(digit * 10.0**power for power in range(31) for digit in (1, 2, 5))
@@ -74,7 +74,7 @@ def figures(results: Mapping[str, Any], theme: Literal["light", "dark"] = "light
 
 
 def render(figure: "Figure", form: Literal["png", "svg"]) -> bytes:
-    """Returns `figure` as a file. The same results give the same bytes, once: drawing moves a figure's layout a little."""
+    """Returns `figure` as a file. New figures of the same results give the same bytes; a second drawing may not."""
     file = io.BytesIO()
     with _style():
         no_clock = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
@@ -90,11 +90,12 @@ def flops_figure(results: Mapping[str, Any], theme: Theme) -> "Figure | None":
         for system, look in looks(results, theme).items():
             for row in groups[system]:
                 points = [(flops, bits) for flops, bits in row["curve"] if flops > 0 and is_number(bits)]
-                axes.plot(*_columns(points), color=look.color, linestyle=look.linestyle, linewidth=1.1, alpha=0.65)
+                if points:
+                    axes.plot(*_columns(points), color=look.color, linestyle=look.linestyle, linewidth=1.1, alpha=0.65)
             flops = interval([row["train_flops"] for row in groups[system]]).mean
             bits = interval([row["bits_per_byte"] for row in groups[system]])
             if flops is not None and bits.mean is not None:
-                _point(axes, flops, bits, look)
+                _point(axes, flops, bits.mean, bits.half_width, look)
                 ends.append((bits.mean, f"{system}  {bits.mean:.3f}", look.color))
         if not axes.has_data():
             return None
@@ -139,18 +140,19 @@ def sweep_figure(results: Mapping[str, Any], theme: Theme) -> "Figure | None":
     with _axes(theme, "learning rate", "bits per byte (validation)") as (figure, axes):
         ends = []
         for system, look in looks(results, theme).items():
-            tried = sorted(
+            tried = [
                 (entry["learning_rate"], entry["bits_per_byte"])
-                for entry in results.get("sweep") or ()
+                for entry in sorted(results.get("sweep") or (), key=lambda entry: entry["learning_rate"])
                 if entry["system"] == system
-            )
+            ]
             points = [(rate, bits) for rate, bits in tried if is_number(bits)]
             diverged = [rate for rate, bits in tried if not is_number(bits)]
-            axes.plot(
-                diverged, [0.97] * len(diverged), "x", color=look.color, transform=axes.get_xaxis_transform()
-            )
+            if diverged:
+                top = axes.get_xaxis_transform()
+                axes.plot(diverged, [0.97] * len(diverged), "x", color=look.color, transform=top)
             if points:
-                axes.plot(*_columns(points), color=look.color, marker=look.marker, linestyle=look.linestyle, markersize=5)
+                x, y = _columns(points)
+                axes.plot(x, y, color=look.color, marker=look.marker, linestyle=look.linestyle, markersize=5)
                 best = min(points, key=lambda point: point[1])
                 axes.plot(*best, "o", markersize=12, markerfacecolor="none", markeredgecolor=look.color)
                 ends.append((points[-1][1], system, look.color))
@@ -192,9 +194,9 @@ def _axes(theme: Theme, x: str, y: str) -> "Iterator[tuple[Figure, Axes]]":
         yield figure, axes
 
 
-def _point(axes: "Axes", x: float, estimate: Estimate, look: Look) -> None:
+def _point(axes: "Axes", x: float, y: float, half_width: float | None, look: Look) -> None:
     axes.errorbar(
-        [x], [estimate.mean], yerr=None if estimate.half_width is None else [estimate.half_width],
+        x, y, yerr=half_width,
         color=look.color, marker=look.marker, markersize=7, capsize=4, linewidth=1.6, zorder=3,
     )  # fmt: skip
 
@@ -240,7 +242,7 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 def _columns(points: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
-    return tuple(zip(*points, strict=True)) if points else ((), ())
+    return tuple(zip(*points, strict=True))
 
 
 def _binary(value: int) -> str:

@@ -34,7 +34,9 @@ tbody th { font-weight: 600; position: sticky; left: 0; background: var(--page);
 .best > * { background: var(--raised); font-weight: 700; }
 .best th::after { content: " best"; color: var(--accent); font-size: .78rem; }
 figure { margin: 1.2rem 0; }
-figure img { width: 100%; max-width: 46rem; height: auto; display: block; border: 1px solid var(--line); border-radius: 6px; }
+figure img {
+  width: 100%; max-width: 46rem; height: auto; display: block; border: 1px solid var(--line); border-radius: 6px;
+}
 figcaption { margin-top: .4rem; max-width: 46rem; }
 .tokens {
   margin: 0; padding: .8rem; max-width: none; border: 1px solid var(--line); border-radius: 6px;
@@ -47,10 +49,10 @@ figcaption { margin-top: .4rem; max-width: 46rem; }
   display: inline-block; width: 5px; height: 1.3em; margin-inline: 1px; vertical-align: -.28em;
   background: rgb(var(--heat) / var(--cost)); border: 1px solid var(--edge); border-radius: 2px;
 }
-.s, .n { position: relative; }
-.s::after, .n::before { color: var(--soft); opacity: .75; }
-.s::after { content: "\\00b7"; position: absolute; inset-inline-start: 0; width: 100%; text-align: center; }
-.s.tab::after { content: "\\2192"; }
+.s { background: radial-gradient(circle, var(--soft) 1px, transparent 1.5px); }
+.tab { position: relative; }
+.tab::after, .n::before { color: var(--soft); }
+.tab::after { content: "\\2192"; position: absolute; inset-inline-start: 0; width: 100%; text-align: center; }
 .n::before { content: "\\21b5"; }
 .x { font-weight: 400; font-size: .72em; border: 1px dotted var(--soft); border-radius: 2px; padding-inline: 1px; }
 .scale { display: flex; max-width: 26rem; margin: .6rem 0 .2rem; font-size: .8rem; font-variant-numeric: tabular-nums; }

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tokjax.report.headline import headline
+from tokjax.report.sentences import headline
 from tokjax.report.statistics import summary, verdict
 from tokjax.report.units import MISSING, fixed, prefix, significant, time_unit, typical, with_interval
 
@@ -122,7 +122,9 @@ def markdown_table(results: Mapping[str, Any]) -> str:
     """Returns the comparison as a Markdown table, the row with the fewest bits per byte in bold."""
     units, rows, best = cells(results)
     headings = [f"{c.heading} ({unit})" if unit else c.heading for c, unit in zip(COLUMNS, units, strict=True)]
-    body = [[f"**{_escape(cell)}**" if index == best else _escape(cell) for cell in row] for index, row in enumerate(rows)]
+    body = [
+        [f"**{_escape(cell)}**" if index == best else _escape(cell) for cell in row] for index, row in enumerate(rows)
+    ]
     lines = [headings, ["---:" if column.numeric else ":---" for column in COLUMNS], *body]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 

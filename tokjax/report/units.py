@@ -65,3 +65,8 @@ def with_interval(estimate: Estimate, decimals: int = 3) -> str:
     """Returns 'mean ± half width', or the mean alone where there is no interval."""
     mean = fixed(estimate.mean, decimals)
     return mean if estimate.half_width is None else f"{mean} ± {estimate.half_width:.{decimals}f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """Returns '1 seed' or '3 seeds'."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -5,9 +5,9 @@ import dataclasses
 import jax
 import numpy as np
 
-from tokjax.core.errors import TokenizerError
 from tokjax.core.registry import tokenizers
 from tokjax.core.types import Source, Tables, Tokenizer
+from tokjax.text.vocabulary import check_ids
 
 BYTES = 256
 
@@ -28,28 +28,11 @@ class Bytes(Tokenizer):
         return np.frombuffer(raw, np.uint8).astype(np.int32)
 
     def decode(self, tables: Tables, ids: np.ndarray) -> bytes:
-        return checked_ids(ids, self.size(tables)).astype(np.uint8).tobytes()
+        return check_ids(ids, self.size(tables)).astype(np.uint8).tobytes()
 
     def units(self, tables: Tables, ids: np.ndarray) -> np.ndarray:
-        return np.ones(checked_ids(ids, self.size(tables)).shape, np.int32)
+        return np.ones(check_ids(ids, self.size(tables)).shape, np.int32)
 
     def size(self, tables: Tables) -> int:
         del tables
         return BYTES
-
-
-def checked_ids(ids: np.ndarray, size: int) -> np.ndarray:
-    """Returns `ids` as an array, all of them in [0, size).
-
-    Raises:
-      TokenizerError: an id outside; the message gives it and its place.
-    """
-    ids = np.asarray(ids, np.int32)
-    outside = np.flatnonzero((ids < 0) | (ids >= size))
-    if outside.size:
-        place = int(outside[0])
-        raise TokenizerError(
-            f"id {ids.flat[place]} at position {place} is outside the vocabulary of {size} ids (0 to {size - 1}). "
-            "Remove end-of-document and padding ids before decoding, and decode with the tokenizer that encoded."
-        )
-    return ids

@@ -8,9 +8,10 @@ import numpy as np
 from tokjax.core.registry import Paper, tokenizers
 from tokjax.core.spec import check
 from tokjax.core.types import Source, Tables, Tokenizer
-from tokjax.text.bytes import BYTES, checked_ids
+from tokjax.text.bytes import BYTES
 from tokjax.text.splitter import MIN_CAP, last_segment_end, piece_lengths
 from tokjax.text.unicode_tables import unicode_tables
+from tokjax.text.vocabulary import check_ids
 
 END_OF_WORD = BYTES
 
@@ -48,11 +49,11 @@ class Words(Tokenizer):
         return np.insert(np.frombuffer(raw, np.uint8).astype(np.int32), ends, END_OF_WORD)
 
     def decode(self, tables: Tables, ids: np.ndarray) -> bytes:
-        ids = checked_ids(ids, self.size(tables))
+        ids = check_ids(ids, self.size(tables))
         return ids[ids != END_OF_WORD].astype(np.uint8).tobytes()
 
     def units(self, tables: Tables, ids: np.ndarray) -> np.ndarray:
-        return (checked_ids(ids, self.size(tables)) != END_OF_WORD).astype(np.int32)
+        return (check_ids(ids, self.size(tables)) != END_OF_WORD).astype(np.int32)
 
     def size(self, tables: Tables) -> int:
         del tables

@@ -278,12 +278,13 @@ def _damage(path: Path) -> str | None:
 
 def _remove_unfinished(folder: Path) -> None:
     """Removes what an interrupted save left behind."""
-    for _ in range(10):
-        for leftover in folder.glob(f"{_TEMPORARY}*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        if not any(folder.glob(f"{_TEMPORARY}*")):
+    for _ in range(20):
+        leftovers = list(folder.glob(f"{_TEMPORARY}*"))
+        if not leftovers:
             return
-        time.sleep(0.1)  # threads of a save that failed may still be writing
+        for leftover in leftovers:
+            shutil.rmtree(leftover, ignore_errors=True)
+        time.sleep(0.2)  # threads of a save that failed may still be writing; look again
 
 
 def _discard(path: Path) -> None:

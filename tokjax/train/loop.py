@@ -22,7 +22,7 @@ from tokjax.train.optimizer import OptimizerSpec, make_schedule, make_transform
 from tokjax.train.state import TrainState, initializer, state_shardings
 from tokjax.train.step import make_step
 
-Evaluate = Callable[[Params, int], Mapping[str, float]]
+Evaluate = Callable[[Params, int], Mapping[str, float | str]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,7 +90,8 @@ def fit(
       config: JSON values that describe the run; a resume with another one is an error, but for `checkpoint.RESUMABLE`.
       tables_hash: identifies the tokenizer; a resume with another one is an error.
       mesh: the devices; all of them, splitting the batch, by default.
-      evaluate: (parameters, step) -> numbers; called with the averaged parameters where there are any.
+      evaluate: (parameters, step) -> numbers, and in 'split' the name of the data when it is not 'valid'; called with
+        the averaged parameters where there are any.
       progress: show a progress bar.
 
     Returns:
@@ -181,7 +182,8 @@ class _Run:
             return
         with self.watch.paused():
             values = self.evaluate(state.inference_params, done)
-        self.recorder.write({"step": done, "split": "valid", **{name: float(value) for name, value in values.items()}})
+        numbers = {name: float(value) for name, value in values.items() if name != "split"}
+        self.recorder.write({"step": done, "split": values.get("split", "valid"), **numbers})
 
 
 def _restore_or_init(

@@ -53,7 +53,8 @@ def _row(system: str, seed: int, rng: random.Random) -> dict[str, Any]:
         "params": params, "seconds": 41.2 + rng.gauss(0, 2), "peak_memory_bytes": 1.1e9,
         "train_bytes": flops / 3 / flops_per_byte, "steps": 800, "length": 160, "batch_size": 32,
         "learning_rate": 0.003, "overflow": 0.0021 if system == "hat" else 0.0, "tokenizer_hash": f"{vocab_size:016x}",
-        "by_position": [[e, final * (0.93 + 0.9 * math.exp(-i / 1.6)) + rng.gauss(0, 0.01)] for i, e in enumerate(edges)],
+        "by_position": [[edge, final * (0.93 + 0.9 * math.exp(-i / 1.6)) + rng.gauss(0, 0.01)]
+                        for i, edge in enumerate(edges)],
         "curve": [[flops * i / 6, final + (6 - final) * math.exp(-3.5 * (i / 6) ** 0.6) * (1 - (i / 6) ** 3)
                    + rng.gauss(0, 0.015)] for i in range(1, 7)],
     }  # fmt: skip

@@ -1,0 +1,49 @@
+# `make demo` and `make test` need only Python >= 3.11, pip and make; both create the environment first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+JOBS ?= 2
+export JAX_PLATFORMS ?= cpu
+
+.PHONY: help env demo test test-slow lint docs benchmarks clean
+
+help:
+	@echo 'make demo        install, then compare bytes, BPE and words on this Python'\''s own documentation (demo/report.html)'
+	@echo 'make test        install, then run the tests'
+	@echo 'make test-slow   run the tests marked slow'
+	@echo 'make lint        formatter, linter, types, generated documentation up to date'
+	@echo 'make docs        write the generated parts of docs/ and README.md'
+	@echo 'make benchmarks  run every benchmark (needs torch for the peers: pip install .[bench])'
+
+env: $(VENV)/installed
+
+$(VENV)/installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tokjax needs Python 3.11 or newer; call make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: env
+	$(BIN)/tokjax compare --source pydocs --systems bytes,bpe:2048,hat --budget 6e11flops --scale smoke --seeds 3 --out demo
+
+test: env
+	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+
+test-slow: env
+	$(BIN)/python -m pytest -n $(JOBS) -m slow
+
+lint: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy tokjax
+	$(BIN)/python -m tokjax.report.documents --check
+
+docs: env
+	$(BIN)/python -m tokjax.report.documents
+
+benchmarks: env
+	for script in splitter bpe codec startup train_step; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info
