@@ -88,30 +88,31 @@ def test_rows_are_independent(name):
     np.testing.assert_array_equal(together, backwards[::-1])
 
 
+@functools.cache
+def nll_of(name):
+    return jax.jit(case(name)[0].nll)
+
+
+def costs_of(name, documents, batch_size):
+    """NLL of every target of `documents`, flat and in order."""
+    system, fitted, params = case(name)
+    text = token_stream(documents, fitted)
+    nll = np.full(text.pairs, np.nan)
+    for item in eval_batches(text, batch_size=batch_size, length=LENGTH, align=system.alignment):
+        at = item.document >= 0
+        nll[text.boundaries[item.document[at]] + item.offset[at]] = np.asarray(nll_of(name)(params, item.batch))[at]
+    assert np.isfinite(nll).all()
+    return nll, text.boundaries
+
+
 @every_system
 def test_packing_changes_nothing(name):
     """Each target costs the same alone in its row and packed with other documents (float tolerance: other shapes)."""
-    system, fitted, params = case(name)
-    text = token_stream(DOCUMENTS, fitted)
-    costs = []
-    for batch_size, length in ((1, LENGTH), (3, LENGTH)):
-        nll = np.full(text.pairs, np.nan)
-        for item in eval_batches(text, batch_size=batch_size, length=length, align=system.alignment):
-            at = item.document >= 0
-            nll[text.boundaries[item.document[at]] + item.offset[at]] = np.asarray(system.nll(params, item.batch))[at]
-        assert np.isfinite(nll).all()
-        costs.append(nll)
+    together, boundaries = costs_of(name, DOCUMENTS, batch_size=3)
+    np.testing.assert_allclose(together, costs_of(name, DOCUMENTS, batch_size=1)[0], atol=2e-4)
     for document, raw in enumerate(DOCUMENTS):
-        alone = token_stream([raw], fitted)
-        if alone.pairs > LENGTH:
-            continue
-        nll = np.full(alone.pairs, np.nan)
-        for item in eval_batches(alone, batch_size=1, length=LENGTH, align=system.alignment):
-            at = item.document >= 0
-            nll[item.offset[at]] = np.asarray(system.nll(params, item.batch))[at]
-        first = text.boundaries[document]
-        np.testing.assert_allclose(costs[0][first : first + alone.pairs], nll, atol=2e-4)
-    np.testing.assert_allclose(costs[0], costs[1], atol=2e-4)
+        alone, _ = costs_of(name, [raw], batch_size=1)
+        np.testing.assert_allclose(together[boundaries[document] : boundaries[document + 1]], alone, atol=2e-4)
 
 
 @every_system

@@ -91,7 +91,7 @@ def declare_transformer(spec: TransformerSpec) -> dict[str, Any]:
 def project_heads(spec: TransformerSpec, params: Any, x: jax.Array, rotary: Any) -> tuple[jax.Array, ...]:
     """Returns rotated queries [B, T, H, K], rotated keys and values [B, T, G, K] of the normalised input."""
     normed = layers.rms_norm(params["attention_norm"], x)
-    fused = jnp.einsum("btd,dgnk->btgnk", normed, params["query_key_value"].astype(x.dtype))
+    fused = layers.project(normed, params["query_key_value"])
     query, key, value = fused[..., :-2, :], fused[..., -2, :], fused[..., -1, :]
     query = query.reshape(*query.shape[:2], spec.heads, spec.head_dim)
     return layers.rotate(query, rotary), layers.rotate(key, rotary), value
@@ -101,7 +101,7 @@ def finish_block(spec: TransformerSpec, params: Any, x: jax.Array, attended: jax
     """Adds the projected attention result [B, T, H, K] and then the MLP to the residual stream."""
     group = spec.heads // spec.kv_heads
     grouped = attended.reshape(*attended.shape[:2], spec.kv_heads, group, spec.head_dim)
-    x = x + jnp.einsum("btgnk,gnkd->btd", grouped, params["attention_out"].astype(x.dtype))
+    x = x + layers.project(grouped, params["attention_out"], inputs=3)
     x = x + layers.gated_mlp(params["mlp"], layers.rms_norm(params["mlp_norm"], x))
     return constrain(x, "batch", "length", None)
 

@@ -1,0 +1,1 @@
+"""One file per paper: the smallest honest experiment for its headline claim."""

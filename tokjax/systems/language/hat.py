@@ -123,14 +123,14 @@ class Hat(LanguageSystem):
         encoded = self._local(self.encoder, params["encoder"], embedded, batch.positions, read, causal=False)
         W = self.max_words(batch.ids.shape[1])
         at = jax.vmap(lambda row: jnp.nonzero(row, size=W, fill_value=row.shape[0] - 1)[0])(is_end)
-        vectors = jnp.take_along_axis(encoded, at[..., None], axis=1) @ params["to_word"].astype(encoded.dtype)
+        vectors = layers.project(jnp.take_along_axis(encoded, at[..., None], axis=1), params["to_word"])
         filled = jnp.arange(W) < ends[:, -1:]
         segments = jnp.take_along_axis(batch.segment_ids, at, axis=1) * filled
         attend = functools.partial(
             attention, segment_ids=segments, causal=True, implementation=self.backbone.attention
         )
         predicted = transformer(self.backbone, params["backbone"], vectors, jnp.arange(W), attend)
-        predicted = (predicted @ params["to_bytes"].astype(predicted.dtype)).astype(embedded.dtype)
+        predicted = layers.project(predicted, params["to_bytes"]).astype(embedded.dtype)
 
         # A word's end is where the decoder reads the backbone's prediction of the next word.
         slot = jnp.clip(ends - 1, 0, W - 1)[..., None]
@@ -188,11 +188,11 @@ class Hat(LanguageSystem):
             # Slot 0 belongs to the word vector once a word has ended; the encoder reads what follows it.
             inside = inside.at[:, 0].multiply((state["words"] == 0).astype(jnp.int32))
             encoded = self._local(self.encoder, params["encoder"], x, jnp.arange(self.block), inside, causal=False)
-            vector = encoded[rows, state["length"]][:, None] @ params["to_word"].astype(x.dtype)
+            vector = layers.project(encoded[rows, state["length"]][:, None], params["to_word"])
             hidden, cache = transformer_step(
                 self.backbone, params["backbone"], vector, state["words"], state["cache"]
             )
-            first = (hidden[:, 0] @ params["to_bytes"].astype(hidden.dtype)).astype(x.dtype)
+            first = layers.project(hidden[:, 0], params["to_bytes"]).astype(x.dtype)
             keep = is_end[:, None]
             cache = jax.tree.map(
                 lambda new, old: jnp.where(keep[None, :, :, None, None], new, old), cache, state["cache"]

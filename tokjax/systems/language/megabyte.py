@@ -92,7 +92,7 @@ class Megabyte(LanguageSystem):
         last = segments[..., -1]
         own = (segments == last[..., None])[..., None]
         pieces = layers.embed(params["patch_embedding"], ids, dtype) * own
-        patches = jnp.einsum("bnpd,pdw->bnw", pieces, params["to_patch"].astype(dtype))
+        patches = layers.project(pieces, params["to_patch"], inputs=2)
         attend = functools.partial(attention, segment_ids=last, causal=True, implementation=self.backbone.attention)
         patches = transformer(self.backbone, params["backbone"], patches, jnp.arange(N), attend)
         start = jnp.broadcast_to(params["start"].astype(patches.dtype), (B, 1, patches.shape[-1]))
