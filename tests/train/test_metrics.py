@@ -107,6 +107,10 @@ def test_a_metrics_file_that_cannot_be_written_is_named(tmp_path):
 def test_stopwatch_counts_no_pause_and_goes_on_from_before():
     watch = Stopwatch(100.0)
     with watch.paused():
+        time.sleep(0.01)
+    assert watch.seconds == 100.0  # not started yet
+    watch.start()
+    with watch.paused():
         before = watch.seconds
         time.sleep(0.05)
         assert watch.seconds == before

@@ -16,6 +16,7 @@ from tokjax.train.state import initializer
 from tokjax.train.step import accumulate_gradients, make_step, micro_batches, update_ema
 
 KEY = jax.random.key(3)
+accumulate = jax.jit(accumulate_gradients, static_argnums=(0, 5))
 
 
 @given(count=st.sampled_from([2, 4, 8]), masked=st.sets(st.integers(0, ROWS - 1), max_size=ROWS - 1))
@@ -25,7 +26,6 @@ def test_accumulation_equals_the_full_batch_however_the_padding_is_spread(count,
     rows = batch(0)
     rows["mask"] = np.array([0.0 if i in masked else 1.0 for i in range(ROWS)], np.float32)
     params = materialize(system.declare(), KEY)
-    accumulate = jax.jit(accumulate_gradients, static_argnums=(0, 5))
     loss, gradients, _, aux = accumulate(system, params, system.init_state(), rows, KEY, 1)
     split_loss, split_gradients, _, split_aux = accumulate(system, params, system.init_state(), rows, KEY, count)
     chex.assert_trees_all_close(split_loss, loss, rtol=1e-5)

@@ -37,12 +37,8 @@ class Theme(NamedTuple):
 
 
 THEMES = {
-    "light": Theme(
-        "#ffffff", "#1f2328", "#d8dce2", ("#0072b2", "#d55e00", "#007f5f", "#b5568c", "#a87500", "#3d8fc4", "#333333")
-    ),
-    "dark": Theme(
-        "#15181d", "#e6e8eb", "#363c46", ("#56b4e9", "#f0803c", "#2bc397", "#d993bb", "#e69f00", "#8fc7ea", "#dddddd")
-    ),
+    "light": Theme("#ffffff", "#1f2328", "#d8dce2", ("#0072b2", "#d55e00", "#007f5f", "#b5568c", "#a87500", "#333333")),
+    "dark": Theme("#15181d", "#e6e8eb", "#363c46", ("#56b4e9", "#f0803c", "#2bc397", "#d993bb", "#e69f00", "#dddddd")),
 }
 
 
@@ -58,7 +54,7 @@ def looks(results: Mapping[str, Any], theme: Theme = THEMES["light"]) -> dict[st
     """Returns the look of every system, by its place in the results; dashes change when the colours are used up."""
     count = len(theme.systems)
     return {
-        system: Look(theme.systems[i % count], _MARKERS[i % count], _DASHES[i // count % len(_DASHES)])
+        system: Look(theme.systems[i % count], _MARKERS[i % len(_MARKERS)], _DASHES[i // count % len(_DASHES)])
         for i, system in enumerate(rows_by_system(results))
     }
 

@@ -5,8 +5,6 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from scipy.special import stdtr, stdtrit
-
 CONFIDENCE = 0.95
 
 # Numeric columns of a row, in the order they are shown.
@@ -71,6 +69,8 @@ def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE
     Returns:
       mean(b) - mean(a) with its confidence interval, and the two-sided p-value of the difference being 0.
     """
+    from scipy.special import stdtr
+
     difference = statistics.fmean(b) - statistics.fmean(a)
     if min(len(a), len(b)) < 2:
         return Estimate(difference, None), None
@@ -90,6 +90,8 @@ def _squared_error(values: Sequence[float]) -> float:
 
 
 def _quantile(degrees: float, confidence: float) -> float:
+    from scipy.special import stdtrit
+
     return float(stdtrit(degrees, (1 + confidence) / 2))
 
 

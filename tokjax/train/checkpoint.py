@@ -103,6 +103,7 @@ def open_for_training(workdir: Path) -> int | None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         step = latest(workdir) if _steps(workdir) else None
+        _barrier("looked")  # before anything is renamed
         if jax.process_index() == 0:
             _remove_unfinished(folder)
             for damaged in _steps(workdir):

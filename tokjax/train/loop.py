@@ -127,10 +127,13 @@ def fit(
         if not evaluated and run.due(spec.eval_every, done):  # the last run ended between saving and evaluating
             run.evaluation(state, done)
         if done < spec.steps:
-            with watch.paused():
-                first = put_batch(batch(done), mesh)
-                jitted = jax.jit(make_step(system, transform, schedule, optimizer), donate_argnums=0)
-                step = jitted.lower(state, first, key).compile()
+            jitted = jax.jit(
+                make_step(system, transform, schedule, optimizer),
+                donate_argnums=0,
+                out_shardings=(jax.tree.map(lambda x: x.sharding, state), replicated(mesh)),
+            )
+            step = jitted.lower(state, put_batch(batch(done), mesh), key).compile()
+        watch.start()
         stopped = None
         while done < spec.steps and not (stopped := run.why_stop(done)):
             trace(done + 1, state)

@@ -26,7 +26,11 @@ class Stopwatch:
 
     def __init__(self, seconds: float = 0.0):
         self._before = seconds
-        self._since: float | None = time.perf_counter()
+        self._since: float | None = None
+
+    def start(self) -> None:
+        """Starts counting."""
+        self._since = time.perf_counter()
 
     @property
     def seconds(self) -> float:
@@ -35,12 +39,14 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Stops the clock within a block."""
+        """Stops counting within a block, if it has started."""
+        running = self._since is not None
         self._before, self._since = self.seconds, None
         try:
             yield
         finally:
-            self._since = time.perf_counter()
+            if running:
+                self.start()
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
