@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tokenizers", "tiktoken")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tokenizers", "tiktoken", "torch")
 
 
 def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
