@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokjax.core.errors import SpecError
@@ -66,12 +66,13 @@ def sight(segment_ids, causal, window=None):
 
 
 def gradients(function, q, k, v, d_out):
-    return jax.vjp(function, q, k, v)[1](d_out)
+    return jax.jit(lambda q, k, v, d_out: jax.vjp(function, q, k, v)[1](d_out))(q, k, v, d_out)
 
 
 SHAPES = st.tuples(st.integers(1, 2), st.integers(1, 13), st.integers(1, 2), st.integers(1, 3), st.sampled_from([2, 5]))
 
 
+@settings(max_examples=10)  # each shape compiles anew
 @given(SHAPES, st.booleans(), st.sampled_from(EXACT), st.data())
 def test_equals_the_definition(shape, causal, implementation, data):
     batch, length, groups, group, width = shape
@@ -79,7 +80,8 @@ def test_equals_the_definition(shape, causal, implementation, data):
     # Any ids, segments of one kind in two places included.
     ids = np.array(data.draw(st.lists(st.integers(0, 2), min_size=batch * length, max_size=batch * length)))
     ids = ids.reshape(batch, length).astype(np.int32)
-    out = attention(q, k, v, segment_ids=jnp.asarray(ids), causal=causal, implementation=implementation)
+    run = jax.jit(attention, static_argnames=("causal", "implementation"))
+    out = run(q, k, v, segment_ids=jnp.asarray(ids), causal=causal, implementation=implementation)
     np.testing.assert_allclose(out, oracle(q, k, v, sight(ids, causal)), **TOLERANCE)
 
 
@@ -168,6 +170,7 @@ def test_bfloat16_keeps_its_dtype_and_is_close(implementation):
     chex.assert_trees_all_close(jax.tree.map(lambda x: x.astype(jnp.float32), half), whole, atol=0.06, rtol=0.05)
 
 
+@settings(max_examples=10)  # each shape compiles anew
 @given(st.integers(1, 14), st.integers(1, 6), st.booleans())
 def test_local_attention_is_exact_for_short_segments(length, block, causal):
     q, k, v, _ = draw(10, length=length)
@@ -176,15 +179,18 @@ def test_local_attention_is_exact_for_short_segments(length, block, causal):
     ids[:, : block // 2] = length + 1
     ids[1, -2:] = 0
     ids = jnp.asarray(ids, jnp.int32)
-    out = local_attention(q, k, v, segment_ids=ids, block=block, causal=causal)
+    run = jax.jit(local_attention, static_argnames=("block", "causal"))
+    out = run(q, k, v, segment_ids=ids, block=block, causal=causal)
     np.testing.assert_allclose(out, oracle(q, k, v, sight(ids, causal)), **TOLERANCE)
 
 
+@settings(max_examples=10)  # each shape compiles anew
 @given(st.integers(1, 14), st.integers(1, 16))
 def test_sliding_window_sees_the_last_positions_only(length, window):
     q, k, v, _ = draw(11, length=length)
     ids = segments(length - length // 3, length // 3)
-    out = sliding_window_attention(q, k, v, segment_ids=ids, window=window)
+    run = jax.jit(sliding_window_attention, static_argnames="window")
+    out = run(q, k, v, segment_ids=ids, window=window)
     np.testing.assert_allclose(out, oracle(q, k, v, sight(ids, True, window)), **TOLERANCE)
 
 

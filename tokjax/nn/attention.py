@@ -166,11 +166,11 @@ def _merge_heads(out: jax.Array) -> jax.Array:
 
 
 def _softmax_parts(scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns (maxima, exp(scores - maxima), their sums) over the last axis; a row with no key has weights 0."""
+    """Returns (maxima, exp(scores - maxima), their sums) over the last axis; a row with no key has weights 0, sum 1."""
     maxima = jax.lax.stop_gradient(jnp.maximum(scores.max(axis=-1, keepdims=True), _FLOOR))
     weights = jnp.exp(scores - maxima)
-    # The tiny floor keeps 0 / 0 out of rows with no key; any other row has a sum of at least 1.
-    return maxima, weights, jnp.maximum(weights.sum(axis=-1, keepdims=True), jnp.finfo(jnp.float32).tiny)
+    sums = weights.sum(axis=-1, keepdims=True)
+    return maxima, weights, jnp.where(sums == 0, 1.0, sums)
 
 
 def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) -> jax.Array:

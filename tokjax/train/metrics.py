@@ -86,9 +86,9 @@ class MetricsFile:
     def __init__(self, path: Path, last_step: int):
         """Opens `path` and drops every line past `last_step`: those steps are about to run again."""
         self._path = path
-        kept = [line for line in _whole_lines(path) if line["step"] <= last_step] if path.exists() else []
         temporary = path.with_suffix(".tmp")
         with self._named_errors():
+            kept = [line for line in _whole_lines(path) if line["step"] <= last_step] if path.exists() else []
             with open(temporary, "wb") as file:
                 file.write(b"".join(_encode(line) for line in kept))
                 file.flush()

@@ -1,0 +1,102 @@
+"""The comparison end to end on a small text: complete, resumable, equal in budget, and the same bits again."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from tokjax.core.errors import CheckpointError, SpecError
+from tokjax.experiment import compare as module
+from tokjax.experiment.compare import CompareSpec, Interrupted, compare
+
+WORDS = "the quick brown fox jumps over a lazy dog while seven wise owls watch and count their stars".split()
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    generator = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    paragraphs = [" ".join(generator.choice(WORDS, 30)) + f" {i}." for i in range(200)]
+    path.write_text("\n\n".join(paragraphs))
+    return f"file:{path}?records=paragraphs"
+
+
+def spec(source, **changes):
+    fields = {"source": source, "systems": ("bytes", "hat"), "budget": "4e9flops", "scale": "smoke", "seeds": 1}
+    return CompareSpec(**{**fields, "context_bytes": 64, **changes})
+
+
+@pytest.fixture(scope="module")
+def finished(source, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("compare")
+    return directory, compare(spec(source), directory, progress=False)
+
+
+def test_rows_are_complete(finished):
+    directory, results = finished
+    assert json.loads((directory / "results.json").read_text()) == json.loads(json.dumps(results))
+    needed = {
+        "system", "tokenizer", "bits_per_byte", "bytes_per_token", "train_flops", "flops_per_byte", "params", "seconds",
+        "seed", "versions", "device", "source", "split_hash", "peak_memory_bytes", "learning_rate", "by_position",
+    }  # fmt: skip
+    assert [row["system"] for row in results["rows"]] == ["bytes", "hat"]
+    for row in results["rows"]:
+        assert needed <= set(row)
+        assert 0 < row["bits_per_byte"] < 8.1
+
+
+def test_budgets_are_equal(finished):
+    """Each spends its budget to within half a step."""
+    for row in finished[1]["rows"]:
+        assert abs(row["train_flops"] - 4e9) <= 0.5 * row["train_flops"] / row["steps"] + 1
+
+
+def test_the_paragraph_is_whole_under_each_system(finished):
+    shown = finished[1]["paragraph"]
+    for tokens in shown["systems"].values():
+        assert b"".join(bytes.fromhex(token["hex"]) for token in tokens).decode() == shown["text"]
+        assert all(math.isfinite(token["bits"]) and token["bits"] >= 0 for token in tokens)
+
+
+def test_a_finished_comparison_is_not_run_again(finished, source, monkeypatch):
+    directory, results = finished
+    monkeypatch.setattr(module.run, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert compare(spec(source), directory, progress=False)["rows"] == results["rows"]
+
+
+def test_other_settings_need_another_directory(finished, source):
+    with pytest.raises(CheckpointError, match="budget='4e9flops'"):
+        compare(spec(source, budget="5e9flops"), finished[0], progress=False)
+
+
+def test_an_interrupted_comparison_goes_on_to_the_same_numbers(finished, source, tmp_path, monkeypatch):
+    real, calls = module.run.train, []
+
+    def stop_at_the_third(config, workdir, **options):
+        calls.append(workdir)
+        model, stopped = real(config, workdir, **options)
+        return (model, "SIGINT") if len(calls) == 3 else (model, stopped)
+
+    monkeypatch.setattr(module.run, "train", stop_at_the_third)
+    with pytest.raises(Interrupted):
+        compare(spec(source), tmp_path, progress=False)
+    assert not (tmp_path / "results.json").exists()
+    rows = compare(spec(source), tmp_path, progress=False)["rows"]
+    for again, before in zip(rows, finished[1]["rows"], strict=True):
+        assert again["bits_per_byte"] == before["bits_per_byte"]
+
+
+def test_a_budget_that_buys_nothing(source, tmp_path):
+    with pytest.raises(SpecError, match=r"give at least .* flops"):
+        compare(spec(source, budget="1e6flops"), tmp_path, progress=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", ["20kB", "2s"])
+def test_other_budgets(source, tmp_path, budget):
+    (row,) = compare(spec(source, systems=("bpe:300",), budget=budget), tmp_path, progress=False)["rows"]
+    if budget == "20kB":
+        assert abs(row["train_bytes"] - 20e3) < row["train_bytes"] / row["steps"]
+    else:
+        assert row["seconds"] < 3

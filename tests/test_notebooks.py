@@ -1,0 +1,22 @@
+"""Every notebook runs from top to bottom, on a smaller budget."""
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+SMALLER = {"STEPS = 150": "STEPS = 10", '"4e10flops"': '"1e10flops"'}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebook_runs(path, tmp_path):
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        assert not cell.get("outputs"), f"{path.name} is stored with outputs"
+        for shown, smaller in SMALLER.items():
+            cell.source = cell.source.replace(shown, smaller)
+    NotebookClient(notebook, timeout=500, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    assert any("bits per byte" in str(cell.get("outputs")) for cell in notebook.cells)
