@@ -46,7 +46,7 @@ def tokjax_step(**backbone: Any) -> Callable[[], float]:
     from tokjax.nn import param
     from tokjax.nn.transformer import TransformerSpec
     from tokjax.systems.language.lm import Lm
-    from tokjax.train.optimizer import OptimizerSpec, make_schedule, make_transform
+    from tokjax.train.optimizer import OptimizerSpec, make_transform
     from tokjax.train.state import initializer
     from tokjax.train.step import make_step
 
@@ -55,8 +55,7 @@ def tokjax_step(**backbone: Any) -> Callable[[], float]:
     optimizer = OptimizerSpec(
         learning_rate=RATE, schedule="constant", weight_decay=DECAY, b1=BETAS[0], b2=BETAS[1], clip_norm=None
     )
-    schedule = make_schedule(optimizer, steps=10_000)
-    transform = make_transform(optimizer, schedule, param.decay_mask(system.declare()))
+    transform = make_transform(optimizer, param.decay_mask(system.declare()))
     ids, targets = np.random.default_rng(0).integers(0, VOCABULARY, (2, BATCH, LENGTH), np.int32)
     batch = Batch(
         ids=ids,
@@ -68,11 +67,11 @@ def tokjax_step(**backbone: Any) -> Callable[[], float]:
     )
     key = jax.random.key(0)
     state = jax.jit(initializer(system, transform, ema=False))(key)
-    update = jax.jit(make_step(system, transform, schedule, optimizer), donate_argnums=0)
+    update = jax.jit(make_step(system, transform, optimizer), donate_argnums=0)
 
     def step() -> float:
         nonlocal state
-        state, metrics = update(state, batch, key)
+        state, metrics = update(state, batch, key, np.float32(RATE))
         return float(metrics.loss)
 
     return step

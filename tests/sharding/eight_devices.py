@@ -29,7 +29,7 @@ def say(**values):
 
 def run(workdir, mesh, **kwargs):
     state = train(workdir, mesh=mesh, optimizer=OPTIMIZER, **kwargs)
-    return state, [line["loss"] for line in read_metrics(workdir) if "split" not in line]
+    return state, [line["loss"] for line in read_metrics(workdir)]
 
 
 def message(function):

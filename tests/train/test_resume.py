@@ -15,13 +15,13 @@ import pytest
 import tiny_system
 from tiny_system import train
 
-from tokjax.train import OptimizerSpec, load_for_inference, read_metrics
+from tokjax.train import OptimizerSpec, load_for_inference, read_evaluations, read_metrics
 
 VOLATILE = ("seconds", "steps_per_second")
 
 
 def reported(workdir):
-    return [{k: v for k, v in line.items() if k not in VOLATILE} for line in read_metrics(workdir)]
+    return [{k: v for k, v in line.items() if k not in VOLATILE} for line in read_metrics(workdir) + read_evaluations(workdir)]
 
 
 def assert_same_bits(one, other):
@@ -106,7 +106,7 @@ def test_time_limit_counts_over_resumes_and_ends_with_a_checkpoint_and_an_evalua
     state = train(tmp_path, steps=1000, time_limit_s=0.3, eval_every=1000, checkpoint_every=1000, batch=slow)
     steps = int(state.step)
     assert state.stopped == "time_limit" and 1 <= steps < 20
-    assert [line["step"] for line in read_metrics(tmp_path) if "split" in line] == [steps]
+    assert [line["step"] for line in read_evaluations(tmp_path)] == [steps]
     assert load_for_inference(tmp_path)[2] == steps
     again = train(tmp_path, steps=1000, time_limit_s=0.3, eval_every=1000, checkpoint_every=1000, batch=slow)
     assert again.stopped == "time_limit" and int(again.step) == steps

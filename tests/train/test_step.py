@@ -11,7 +11,7 @@ from tiny_system import ROWS, Tiny, batch
 
 from tokjax.core.errors import SpecError
 from tokjax.nn.param import decay_mask, materialize
-from tokjax.train import OptimizerSpec, make_schedule, make_transform
+from tokjax.train import OptimizerSpec, make_transform
 from tokjax.train.state import initializer
 from tokjax.train.step import accumulate_gradients, make_step, micro_batches, update_ema
 
@@ -59,10 +59,10 @@ def test_parameter_average_has_its_closed_form(decay, count):
 
 
 def make(optimizer, system=Tiny()):  # noqa: B008
-    schedule = make_schedule(optimizer, 10)
-    transform = make_transform(optimizer, schedule, decay_mask(system.declare()))
+    transform = make_transform(optimizer, decay_mask(system.declare()))
     state = initializer(system, transform, ema=optimizer.ema_decay is not None)(KEY)
-    return jax.jit(make_step(system, transform, schedule, optimizer)), state
+    step = jax.jit(make_step(system, transform, optimizer))
+    return lambda state, batch, key: step(state, batch, key, jnp.float32(optimizer.learning_rate)), state
 
 
 def test_undecayed_parameters_with_no_gradient_stand_still():

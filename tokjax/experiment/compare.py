@@ -22,6 +22,7 @@ from tokjax.experiment.contenders import Budget, Contender, contender, row_lengt
 from tokjax.experiment.environment import describe as describe_environment
 from tokjax.measure.cost import flops_per_byte, parameters, peak_memory_bytes, train_flops_per_step
 from tokjax.text.fitted import Fitted
+from tokjax.train import read_evaluations, read_metrics
 
 LEARNING_RATE_STEP = math.sqrt(10.0)
 SWEEP_FRACTION = 0.25  # of the budget, per candidate
@@ -254,9 +255,8 @@ def _run(
     _, interrupted = run.train(config, where, progress=progress)
     if interrupted:
         raise Interrupted(where)
-    lines = [json.loads(line) for line in (where / "metrics.jsonl").read_text().splitlines()]
-    curve = [(line["step"], line["bits_per_byte"]) for line in lines if "split" in line]
-    seconds = max(line["seconds"] for line in lines if "seconds" in line)
+    curve = [(line["step"], line["bits_per_byte"]) for line in read_evaluations(where)]
+    seconds = read_metrics(where)[-1]["seconds"]
     result = {"valid_bits_per_byte": curve[-1][1], "curve": curve, "seconds": seconds}
     write_text(done, json.dumps(result))
     return result

@@ -23,7 +23,7 @@ from tokjax.measure.language import Evaluation, ScoredText, evaluate, score_docu
 from tokjax.objectives.language import LanguageSystem
 from tokjax.sharding import MeshSpec, make_mesh
 from tokjax.text.fitted import Fitted, fit_tokenizer
-from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference
+from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference, read_metrics
 
 _TIMED_STEPS = 8
 
@@ -205,8 +205,7 @@ def seconds_per_step(config: Mapping[str, Any]) -> float:
     short["data"]["eval_bytes"] = 1
     with tempfile.TemporaryDirectory() as directory:
         train(short, directory, progress=False)
-        lines = [json.loads(line) for line in (Path(directory) / "metrics.jsonl").read_text().splitlines()]
-    return max(line["seconds"] for line in lines if "seconds" in line) / _TIMED_STEPS
+        return read_metrics(directory)[-1]["seconds"] / _TIMED_STEPS
 
 
 def load(workdir: str | os.PathLike) -> Model:

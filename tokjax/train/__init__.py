@@ -2,8 +2,8 @@
 
 from tokjax.train.checkpoint import load_for_inference
 from tokjax.train.loop import TrainSpec, fit
-from tokjax.train.metrics import read_metrics
-from tokjax.train.optimizer import OptimizerSpec, make_schedule, make_transform
+from tokjax.train.metrics import read_evaluations, read_metrics
+from tokjax.train.optimizer import OptimizerSpec, learning_rates, make_schedule, make_transform
 from tokjax.train.state import TrainState
 
 __all__ = [
@@ -11,8 +11,10 @@ __all__ = [
     "TrainSpec",
     "TrainState",
     "fit",
+    "learning_rates",
     "load_for_inference",
     "make_schedule",
     "make_transform",
+    "read_evaluations",
     "read_metrics",
 ]

@@ -8,19 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import optax
 from jax.sharding import Mesh
 
 from tokjax.core.spec import check
 from tokjax.core.types import Params, System
-from tokjax.nn.param import decay_mask
 from tokjax.sharding import MeshSpec, make_mesh, put_batch, replicated, use_mesh
-from tokjax.train import checkpoint
+from tokjax.train import checkpoint, compile_cache
 from tokjax.train.host import StopSignals, agree, prefetch, profiler, stop_signals
 from tokjax.train.metrics import Recorder, Stopwatch, is_evaluated, recording
-from tokjax.train.optimizer import OptimizerSpec, make_schedule, make_transform
-from tokjax.train.state import TrainState, initializer, state_shardings
-from tokjax.train.step import make_step
+from tokjax.train.optimizer import OptimizerSpec, learning_rates
+from tokjax.train.state import TrainState
 
 Evaluate = Callable[[Params, int], Mapping[str, float | str]]
 
@@ -86,7 +83,7 @@ def fit(
         called again after a resume, and on another thread.
       spec: see `TrainSpec`.
       optimizer: see `OptimizerSpec`.
-      workdir: directory of the run, made if absent; gets metrics.jsonl and checkpoints/.
+      workdir: directory of the run, made if absent; gets metrics.jsonl, evaluations.jsonl and checkpoints/.
       config: JSON values that describe the run; a resume with another one is an error, but for `checkpoint.RESUMABLE`.
       tables_hash: identifies the tokenizer; a resume with another one is an error.
       mesh: the devices; all of them, splitting the batch, by default.
@@ -105,16 +102,15 @@ def fit(
     """
     workdir = Path(workdir)
     mesh = make_mesh(MeshSpec()) if mesh is None else mesh
-    schedule = make_schedule(optimizer, spec.steps)
-    transform = make_transform(optimizer, schedule, decay_mask(system.declare()))
+    rates = learning_rates(optimizer, spec.steps)
     metadata = checkpoint.run_metadata(config, tables_hash)
 
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
         stack.enter_context(use_mesh(mesh))
         key = jax.device_put(jax.random.key(spec.seed), replicated(mesh))
-        init = initializer(system, transform, ema=optimizer.ema_decay is not None)
-        state, done, seconds = _restore_or_init(workdir, system, transform, init, key, mesh, metadata)
+        programs = compile_cache.programs(system, optimizer, mesh)
+        state, done, seconds = _restore_or_init(workdir, programs, key, metadata)
         saved, evaluated = done, done == 0 or is_evaluated(workdir, done)
 
         watch = Stopwatch(seconds)
@@ -127,17 +123,12 @@ def fit(
         if not evaluated and run.due(spec.eval_every, done):  # the last run ended between saving and evaluating
             run.evaluation(state, done)
         if done < spec.steps:
-            jitted = jax.jit(
-                make_step(system, transform, schedule, optimizer),
-                donate_argnums=0,
-                out_shardings=(jax.tree.map(lambda x: x.sharding, state), replicated(mesh)),
-            )
-            step = jitted.lower(state, put_batch(batch(done), mesh), key).compile()
+            step = programs.compile_step(put_batch(batch(done), mesh), key)
         watch.start()
         stopped = None
         while done < spec.steps and not (stopped := run.why_stop(done)):
             trace(done + 1, state)
-            state, metrics = step(state, put_batch(next(batches), mesh), key)
+            state, metrics = step(state, put_batch(next(batches), mesh), key, rates[done])
             done, evaluated = done + 1, False
             recorder.push(done, metrics)
             if run.due(spec.checkpoint_every, done):
@@ -186,27 +177,16 @@ class _Run:
         with self.watch.paused():
             values = self.evaluate(state.inference_params, done)
         numbers = {name: float(value) for name, value in values.items() if name != "split"}
-        self.recorder.write({"step": done, "split": values.get("split", "valid"), **numbers})
+        self.recorder.evaluation({"step": done, "split": values.get("split", "valid"), **numbers})
 
 
 def _restore_or_init(
-    workdir: Path,
-    system: System,
-    transform: optax.GradientTransformation,
-    init: Callable[[jax.Array], TrainState],
-    key: jax.Array,
-    mesh: Mesh,
-    metadata: Mapping[str, Any],
+    workdir: Path, programs: compile_cache.Programs, key: jax.Array, metadata: Mapping[str, Any]
 ) -> tuple[TrainState, int, float]:
     """Returns the state to go on from, its step, and the seconds already spent; every array is born on its devices."""
-    shapes = jax.eval_shape(init, key)
-    shardings = state_shardings(system, transform, shapes, mesh)
     start = checkpoint.open_for_training(workdir)
     if start is None:
-        return jax.jit(init, out_shardings=shardings)(key), 0, 0.0
+        return programs.init(key), 0, 0.0
     saved = checkpoint.read_metadata(workdir, start)
     checkpoint.check_same_run(saved, metadata, workdir)
-    target = jax.tree.map(
-        lambda s, sharding: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=sharding), shapes, shardings
-    )
-    return checkpoint.restore(workdir, start, target), start, saved["seconds"]
+    return checkpoint.restore(workdir, start, programs.state), start, saved["seconds"]

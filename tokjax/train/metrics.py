@@ -1,4 +1,4 @@
-"""What a run reports: one JSON line per logged step, a progress bar, TensorBoard, and an alarm for lost numbers."""
+"""What a run reports: a JSON line per logged step and per evaluation, a progress bar, TensorBoard, and an alarm."""
 
 import contextlib
 import json
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokjax.train.loop import TrainSpec
 
 METRICS_FILE = "metrics.jsonl"
+EVALUATIONS_FILE = "evaluations.jsonl"
 
 
 class Stopwatch:
@@ -50,12 +51,24 @@ class Stopwatch:
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Returns the lines of a run in order; lines with a 'split' are evaluations, the others training steps.
+    """Returns the logged training steps of a run, in order.
 
     Raises:
       SourceError: no run has reported in `workdir`.
     """
-    path = Path(workdir) / METRICS_FILE
+    return _read(Path(workdir) / METRICS_FILE)
+
+
+def read_evaluations(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Returns the evaluations of a run, in order; 'split' names the data.
+
+    Raises:
+      SourceError: no run has reported in `workdir`.
+    """
+    return _read(Path(workdir) / EVALUATIONS_FILE)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise SourceError(f"{path}: no such file; give the directory of a run that has started.")
     return _whole_lines(path)
@@ -63,8 +76,8 @@ def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 def is_evaluated(workdir: Path, step: int) -> bool:
     """Whether an evaluation of `step` has been reported."""
-    path = workdir / METRICS_FILE
-    return path.exists() and any(line["step"] == step and "split" in line for line in _whole_lines(path))
+    path = workdir / EVALUATIONS_FILE
+    return path.exists() and any(line["step"] == step for line in _whole_lines(path))
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
@@ -167,7 +180,8 @@ class Recorder:
 
     def __init__(
         self,
-        file: MetricsFile | None,
+        steps_file: MetricsFile | None,
+        evaluations_file: MetricsFile | None,
         watch: Stopwatch,
         names: list[str],
         *,
@@ -175,7 +189,8 @@ class Recorder:
         is_logged: Callable[[int], bool],
         sinks: list[Callable[[int, dict[str, Any]], None]],
     ):
-        self._file, self._watch, self._names = file, watch, names
+        self._steps_file, self._evaluations_file = steps_file, evaluations_file
+        self._watch, self._names = watch, names
         self._is_logged, self._sinks = is_logged, sinks
         self._pending: tuple[int, StepMetrics] | None = None
         self._last = (start, watch.seconds)
@@ -205,12 +220,16 @@ class Recorder:
         seconds = self._watch.seconds
         steps_per_second = (step - self._last[0]) / max(seconds - self._last[1], 1e-9)
         self._last = (step, seconds)
-        self.write({"step": step, **summary(metrics), "seconds": seconds, "steps_per_second": steps_per_second})
+        line = {"step": step, **summary(metrics), "seconds": seconds, "steps_per_second": steps_per_second}
+        self._send(self._steps_file, line)
 
-    def write(self, line: dict[str, Any]) -> None:
-        """Sends one line to the file and every other sink."""
-        if self._file is not None:
-            self._file.write(line)
+    def evaluation(self, line: dict[str, Any]) -> None:
+        """Reports one evaluation."""
+        self._send(self._evaluations_file, line)
+
+    def _send(self, file: MetricsFile | None, line: dict[str, Any]) -> None:
+        if file is not None:
+            file.write(line)
         for sink in self._sinks:
             sink(line["step"], line)
 
@@ -292,11 +311,14 @@ def recording(
     """
     first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
-        file = stack.enter_context(contextlib.closing(MetricsFile(workdir / METRICS_FILE, start))) if first else None
+        files: list[MetricsFile | None] = [None, None]
+        if first:
+            names_of_files = (METRICS_FILE, EVALUATIONS_FILE)
+            files = [stack.enter_context(contextlib.closing(MetricsFile(workdir / f, start))) for f in names_of_files]
         bar = stack.enter_context(progress_bar(start, spec.steps, enabled=progress and first))
         board = stack.enter_context(tensorboard(workdir / "tensorboard", start, enabled=spec.tensorboard and first))
         yield Recorder(
-            file,
+            *files,
             watch,
             names,
             start=start,

@@ -1,9 +1,11 @@
-"""The optimizer from its spec: clipping, AdamW with a decay mask, and a learning-rate schedule, as one optax chain."""
+"""The optimizer from its spec: clipping and AdamW with a decay mask as one optax chain, and a schedule of rates."""
 
 import dataclasses
 from typing import Any, Literal
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from tokjax.core.errors import SpecError
@@ -90,12 +92,23 @@ def make_schedule(spec: OptimizerSpec, steps: int) -> optax.Schedule:
     return optax.join_schedules([rise, bodies[spec.schedule]], [warmup])
 
 
-def make_transform(spec: OptimizerSpec, schedule: optax.Schedule, decay_mask: Any) -> optax.GradientTransformation:
-    """Returns the chain that turns gradients into updates.
+def learning_rates(spec: OptimizerSpec, steps: int) -> np.ndarray:
+    """Returns the learning rate of every update, float32 [steps].
+
+    Raises:
+      SpecError: as `make_schedule`.
+    """
+    return np.asarray(jax.vmap(make_schedule(spec, steps))(jnp.arange(steps)), np.float32)
+
+
+def make_transform(spec: OptimizerSpec, decay_mask: Any) -> optax.GradientTransformation:
+    """Returns the chain that turns gradients into a descent direction, to be scaled by the learning rate.
+
+    The rate is not part of the chain: the step takes it as an argument, so that runs that differ in nothing but their
+    rates share one compiled program.
 
     Args:
-      spec: see `OptimizerSpec`.
-      schedule: the learning rate at each update.
+      spec: see `OptimizerSpec`; its learning rate and schedule do not matter here.
       decay_mask: tree of booleans, True where weight decay applies.
     """
     clip = optax.identity() if spec.clip_norm is None else optax.clip_by_global_norm(spec.clip_norm)
@@ -103,5 +116,5 @@ def make_transform(spec: OptimizerSpec, schedule: optax.Schedule, decay_mask: An
         clip,
         optax.scale_by_adam(b1=spec.b1, b2=spec.b2, eps=spec.eps),
         optax.add_decayed_weights(spec.weight_decay, mask=decay_mask),
-        optax.scale_by_learning_rate(schedule),
+        optax.scale(-1.0),
     )

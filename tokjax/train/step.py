@@ -106,16 +106,19 @@ def update_ema(ema: Params, params: Params, decay: float, count: jax.Array) -> P
 
 
 def make_step(
-    system: System, transform: optax.GradientTransformation, schedule: optax.Schedule, optimizer: OptimizerSpec
-) -> Callable[[TrainState, Any, jax.Array], tuple[TrainState, StepMetrics]]:
-    """Returns the pure function (state, batch, run key) -> (next state, what to report)."""
+    system: System, transform: optax.GradientTransformation, optimizer: OptimizerSpec
+) -> Callable[[TrainState, Any, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]:
+    """Returns the pure function (state, batch, run key, learning rate) -> (next state, what to report)."""
 
-    def step(state: TrainState, batch: Any, key: jax.Array) -> tuple[TrainState, StepMetrics]:
+    def step(
+        state: TrainState, batch: Any, key: jax.Array, learning_rate: jax.Array
+    ) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(named(key, "loss"), state.step)
         loss, gradients, system_state, aux = accumulate_gradients(
             system, state.params, state.system_state, batch, key, optimizer.accumulate_steps
         )
-        updates, opt_state = transform.update(gradients, state.opt_state, state.params)
+        directions, opt_state = transform.update(gradients, state.opt_state, state.params)
+        updates = jax.tree.map(lambda direction: learning_rate * direction, directions)
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if optimizer.ema_decay is not None:
@@ -125,7 +128,7 @@ def make_step(
             aux=aux,
             gradient_norms=_norms(gradients),
             update_norm=jnp.linalg.norm(_norms(updates)),
-            learning_rate=jnp.asarray(schedule(state.step), jnp.float32),
+            learning_rate=learning_rate,
         )
         return TrainState(state.step + 1, params, opt_state, system_state, ema), metrics
 
