@@ -4,7 +4,7 @@ from ml_collections import ConfigDict
 
 # Positions of a row, rows, steps, learning rate and its warm-up, per variant.
 _SCALES = {
-    "smoke": {"length": 128, "batch_size": 8, "steps": 20, "warmup": 5, "learning_rate": 3e-3},
+    "smoke": {"length": 128, "batch_size": 8, "steps": 20, "warmup": 5, "learning_rate": 1e-2},
     "small": {"length": 512, "batch_size": 8, "steps": 1000, "warmup": 50, "learning_rate": 3e-3},
     "paper": {"length": 2048, "batch_size": 256, "steps": 50_000, "warmup": 1000, "learning_rate": 6e-4},
 }

@@ -16,7 +16,7 @@ from tokjax.core.files import write_text
 from tokjax.core.spec import check, fingerprint
 from tokjax.core.types import Source
 from tokjax.data import load_source
-from tokjax.data.windows import token_stream
+from tokjax.data.windows import TokenStream, token_stream
 from tokjax.experiment import run
 from tokjax.experiment.contenders import Budget, Contender, contender, row_length
 from tokjax.experiment.environment import describe as describe_environment
@@ -27,6 +27,7 @@ from tokjax.train import read_evaluations, read_metrics
 LEARNING_RATE_STEP = math.sqrt(10.0)
 SWEEP_FRACTION = 0.25  # of the budget, per candidate
 MAX_CANDIDATES = 5
+CURVE_POINTS = 6  # evaluations of a full run, for the curve against FLOPs
 MIN_STEPS = 4  # of the shortest run
 LEARNING_RATE_RULE = (
     "from the recipe's rate, one step of sqrt(10) up and one down, each trained on a quarter of the budget with seed 0; "
@@ -74,8 +75,13 @@ class _Prepared:
 
     name: str
     config: dict[str, Any]
+    source: Source
     fitted: Fitted
-    bytes_per_target: float
+    text: TokenStream
+
+    @property
+    def bytes_per_target(self) -> float:
+        return self.text.bytes / self.text.pairs
 
 
 def compare(
@@ -147,10 +153,9 @@ def _claim(directory: Path, spec: CompareSpec) -> Path:
 def _prepare(entry: Contender, spec: CompareSpec, source: Source, directory: Path) -> _Prepared:
     config = json.loads(entry.config.to_json())
     fitted = run.prepare_tokenizer(config["tokenizer"], source.split("train"), directory / "tokenizers" / entry.name)
-    text = token_stream(source.split("train"), fitted, limit_bytes=2_000_000)
-    bytes_per_target = text.bytes / text.pairs
-    config["data"]["length"] = row_length(spec.context_bytes, bytes_per_target)
-    return _Prepared(entry.name, config, fitted, bytes_per_target)
+    prepared = _Prepared(entry.name, config, source, fitted, token_stream(source.split("train"), fitted))
+    config["data"]["length"] = row_length(spec.context_bytes, prepared.bytes_per_target)
+    return prepared
 
 
 def _sweep(
@@ -158,13 +163,13 @@ def _sweep(
 ) -> tuple[float, list[dict[str, Any]]]:
     """Returns the best learning rate by `LEARNING_RATE_RULE`, and what was tried."""
     base = prepared.config["optimizer"]["learning_rate"]
-    budget = Budget.parse(spec.budget).share(SWEEP_FRACTION)
+    share = Budget.parse(spec.budget).share(SWEEP_FRACTION)
     tried: dict[int, float] = {}
 
     def attempt(exponent: int) -> None:
         rate = base * LEARNING_RATE_STEP**exponent
         where = directory / "sweep" / prepared.name / f"{rate:.2e}"
-        result = _run(prepared, where, budget, rate, 0, progress)
+        result = _run(prepared, where, share, rate, 0, evaluations=1, progress=progress)
         tried[exponent] = result["valid_bits_per_byte"]
         say(f"{prepared.name} learning rate {rate:.2e}: {tried[exponent]:.3f} bits/byte on validation")
 
@@ -199,7 +204,9 @@ def _measured_run(
     done = where / "row.json"
     if done.exists():
         return json.loads(done.read_text())
-    result = _run(prepared, where, Budget.parse(spec.budget), rate, seed, progress)
+    result = _run(
+        prepared, where, Budget.parse(spec.budget), rate, seed, evaluations=CURVE_POINTS, progress=progress
+    )
     model = run.load(where)
     evaluation = model.evaluate(documents)
     shape = model.spec.data
@@ -236,7 +243,7 @@ def _measured_run(
 
 
 def _run(
-    prepared: _Prepared, where: Path, budget: Budget, rate: float, seed: int, progress: bool
+    prepared: _Prepared, where: Path, budget: Budget, rate: float, seed: int, *, evaluations: int, progress: bool
 ) -> dict[str, Any]:
     """Trains in `where` unless that is done; returns final validation bits per byte, the curve and seconds."""
     done = where / "trained.json"
@@ -249,10 +256,10 @@ def _run(
     else:
         config["optimizer"]["learning_rate"] = rate
         config["train"]["seed"] = seed
-        _plan_steps(prepared, config, budget)
+        _plan_steps(prepared, config, budget, evaluations)
         prepared.fitted.save(where / "tokenizer")
         write_text(planned, json.dumps(config, indent=1))
-    _, interrupted = run.train(config, where, progress=progress)
+    _, interrupted = run.train(config, where, source=prepared.source, text=prepared.text, progress=progress)
     if interrupted:
         raise Interrupted(where)
     curve = [(line["step"], line["bits_per_byte"]) for line in read_evaluations(where)]
@@ -262,8 +269,8 @@ def _run(
     return result
 
 
-def _plan_steps(prepared: _Prepared, config: dict[str, Any], budget: Budget) -> None:
-    """Sets the steps that spend `budget`, and evaluation and checkpoint cadence with them."""
+def _plan_steps(prepared: _Prepared, config: dict[str, Any], budget: Budget, evaluations: int) -> None:
+    """Sets the steps that spend `budget`, and the cadence of `evaluations` and checkpoints with them."""
     shape = config["data"]
     system = run.build_system(config["system"], prepared.fitted)
     if budget.kind == "flops":
@@ -280,7 +287,7 @@ def _plan_steps(prepared: _Prepared, config: dict[str, Any], budget: Budget) -> 
         )
     steps = round(steps)
     config["train"]["steps"] = steps
-    config["train"]["eval_every"] = max(1, math.ceil(steps / 6))
+    config["train"]["eval_every"] = max(1, math.ceil(steps / evaluations))
     config["train"]["checkpoint_every"] = max(1, math.ceil(steps / 2))
     config["train"]["log_every"] = max(1, steps // 50)
     config["optimizer"]["warmup_steps"] = max(1, steps // 20)

@@ -16,7 +16,7 @@ from tokjax.core.registry import systems
 from tokjax.core.spec import build, check
 from tokjax.core.types import Batch, Params, Source
 from tokjax.data import load_source
-from tokjax.data.windows import token_stream, train_batch
+from tokjax.data.windows import TokenStream, token_stream, train_batch
 from tokjax.generate.decoding import stream
 from tokjax.generate.sampling import SamplingSpec
 from tokjax.measure.language import Evaluation, ScoredText, evaluate, score_documents
@@ -162,9 +162,21 @@ def head(source: Source, limit: int) -> list[bytes]:
 
 
 def train(
-    config: Mapping[str, Any], workdir: str | os.PathLike, *, progress: bool = True
+    config: Mapping[str, Any],
+    workdir: str | os.PathLike,
+    *,
+    source: Source | None = None,
+    text: TokenStream | None = None,
+    progress: bool = True,
 ) -> tuple[Model, str | None]:
     """Trains what `config` describes, or goes on where `workdir` stopped.
+
+    Args:
+      config: fields of a `RunSpec`.
+      workdir: directory of the run.
+      source: `config.source`, already opened.
+      text: its training split, already encoded by the tokenizer in `workdir`.
+      progress: show a progress bar.
 
     Returns:
       The model, and the signal that stopped training before its last step (after saving), or None.
@@ -172,10 +184,10 @@ def train(
     workdir = Path(workdir)
     config = json.loads(json.dumps(dict(config)))
     spec = build(RunSpec, config)
-    source = load_source(spec.source)
+    source = load_source(spec.source) if source is None else source
     fitted = prepare_tokenizer(spec.tokenizer, source.split("train"), workdir)
     system = build_system(spec.system, fitted)
-    text = token_stream(source.split("train"), fitted)
+    text = token_stream(source.split("train"), fitted) if text is None else text
 
     def batch(step: int) -> Batch:
         shape = spec.data
