@@ -5,9 +5,9 @@
 Both are a decoder-only byte model (RMS norm, rotary positions, SwiGLU, causal attention, untied read-out) in float32
 with AdamW, written independently. tokjax runs its own `Lm` and training step, with the accuracy and the norms that it
 reports; PyTorch runs `scaled_dot_product_attention` and each of its AdamW implementations, and reports the loss.
-Every row is a process of its own, and rounds alternate between them. `ratio` is PyTorch's best row over this one:
-in wall-clock seconds of the fastest step, of the median step, and in CPU seconds (which other processes on the
-machine disturb least, but which count PyTorch's waiting threads as busy).
+Every row is a process of its own on the same two cores, and rounds alternate between them. `wall_vs_*` and `cpu_vs_*`
+are PyTorch's best row over this one (above 1, this one is faster): the fastest step in wall-clock seconds, and in CPU
+seconds, which other processes on the machine disturb least but which count PyTorch's waiting threads as busy.
 """
 
 import argparse
@@ -27,9 +27,9 @@ BATCH, LENGTH, VOCABULARY, THREADS = 8, 512, 257, 2
 RATE, BETAS, DECAY = 1e-3, (0.9, 0.95), 0.1
 HUGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
 ROWS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {  # name -> (library, options, environment)
-    "pytorch, fused AdamW": ("pytorch", {"optimizer": "fused"}, {}),
-    "pytorch, foreach AdamW": ("pytorch", {"optimizer": "foreach"}, {}),
-    "pytorch, torch.compile": ("pytorch", {"optimizer": "fused", "compiled": True}, {}),
+    "pytorch eager, fused AdamW": ("pytorch", {"optimizer": "fused"}, {}),
+    "pytorch eager, foreach AdamW": ("pytorch", {"optimizer": "foreach"}, {}),
+    "pytorch compiled, fused AdamW": ("pytorch", {"optimizer": "fused", "compiled": True}, {}),
     "tokjax": ("tokjax", {}, {}),
     "tokjax, dense attention": ("tokjax", {"attention": "xla"}, {}),
     "tokjax, scan over layers": ("tokjax", {"scan_layers": True}, {}),
@@ -40,6 +40,7 @@ ROWS: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {  # name -> (libr
 def tokjax_step(**backbone: Any) -> Callable[[], float]:
     """Returns a function that makes one update of `Lm` and returns the loss."""
     import jax
+    import jax.numpy as jnp
     import numpy as np
 
     from tokjax.core.types import Batch
@@ -58,12 +59,12 @@ def tokjax_step(**backbone: Any) -> Callable[[], float]:
     transform = make_transform(optimizer, param.decay_mask(system.declare()))
     ids, targets = np.random.default_rng(0).integers(0, VOCABULARY, (2, BATCH, LENGTH), np.int32)
     batch = Batch(
-        ids=ids,
-        targets=targets,
-        loss_mask=np.ones((BATCH, LENGTH), np.float32),
-        segment_ids=np.ones((BATCH, LENGTH), np.int32),
-        positions=np.tile(np.arange(LENGTH, dtype=np.int32), (BATCH, 1)),
-        units=np.ones((BATCH, LENGTH), np.int32),
+        ids=jnp.asarray(ids),
+        targets=jnp.asarray(targets),
+        loss_mask=jnp.ones((BATCH, LENGTH), jnp.float32),
+        segment_ids=jnp.ones((BATCH, LENGTH), jnp.int32),
+        positions=jnp.tile(jnp.arange(LENGTH, dtype=jnp.int32), (BATCH, 1)),
+        units=jnp.ones((BATCH, LENGTH), jnp.int32),
     )
     key = jax.random.key(0)
     state = jax.jit(initializer(system, transform, ema=False))(key)
@@ -136,8 +137,10 @@ def pytorch_step(*, optimizer: str, compiled: bool = False) -> Callable[[], floa
 
 
 def serve(name: str) -> None:
-    """Builds the row's step, says so, and then times one step for every line of input: "wall seconds, CPU seconds"."""
+    """Builds the row's step, says so, then times one step for every line of input: "wall seconds, CPU seconds"."""
     library, options, _ = ROWS[name]
+    if hasattr(os, "sched_setaffinity"):  # XLA starts a thread per core that it may use
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # compilers may print
     step = {"tokjax": tokjax_step, "pytorch": pytorch_step}[library](**options)
@@ -180,21 +183,25 @@ def measure(names: list[str], rounds: int) -> list[dict[str, Any]]:
                     samples[name].append((wall, cpu))
     for process in processes.values():
         process.communicate()
-    rows = [
-        {
-            "name": name,
-            "tokens_per_second": BATCH * LENGTH / min(wall for wall, _ in taken),
-            "seconds_min": min(wall for wall, _ in taken),
-            "seconds_median": statistics.median(wall for wall, _ in taken),
-            "cpu_seconds_min": min(cpu for _, cpu in taken),
-            "rounds": rounds,
-        }
-        for name, taken in samples.items()
-    ]
-    for column in ("seconds_min", "seconds_median", "cpu_seconds_min"):
-        best = min(row[column] for row in rows if row["name"].startswith("pytorch"))
-        for row in rows:
-            row[f"ratio_{column}"] = best / row[column]
+    rows: list[dict[str, Any]] = []
+    for name, taken in samples.items():
+        walls, cpus = zip(*taken, strict=True)
+        rows.append(
+            {
+                "name": name,
+                "tokens_per_second": BATCH * LENGTH / min(walls),
+                "wall_seconds": min(walls),
+                "wall_seconds_median": statistics.median(walls),
+                "cpu_seconds": min(cpus),
+                "rounds": rounds,
+            }
+        )
+    for peer in ("eager", "compiled"):
+        peers = [row for row in rows if row["name"].startswith(f"pytorch {peer}")]
+        for clock in ("wall", "cpu") if peers else ():
+            best = min(row[f"{clock}_seconds"] for row in peers)
+            for row in rows:
+                row[f"{clock}_vs_{peer}"] = best / row[f"{clock}_seconds"]
     return rows
 
 

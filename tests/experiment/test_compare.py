@@ -23,7 +23,7 @@ def source(tmp_path_factory):
 
 
 def spec(source, **changes):
-    fields = {"source": source, "systems": ("bytes", "hat"), "budget": "4e9flops", "scale": "smoke", "seeds": 1}
+    fields = {"source": source, "systems": ("bytes", "hat"), "budget": "8e9flops", "scale": "smoke", "seeds": 1}
     return CompareSpec(**{**fields, "context_bytes": 64, **changes})
 
 
@@ -49,7 +49,7 @@ def test_rows_are_complete(finished):
 def test_budgets_are_equal(finished):
     """Each spends its budget to within half a step."""
     for row in finished[1]["rows"]:
-        assert abs(row["train_flops"] - 4e9) <= 0.5 * row["train_flops"] / row["steps"] + 1
+        assert abs(row["train_flops"] - 8e9) <= 0.5 * row["train_flops"] / row["steps"] + 1
 
 
 def test_the_paragraph_is_whole_under_each_system(finished):
@@ -66,7 +66,7 @@ def test_a_finished_comparison_is_not_run_again(finished, source, monkeypatch):
 
 
 def test_other_settings_need_another_directory(finished, source):
-    with pytest.raises(CheckpointError, match="budget='4e9flops'"):
+    with pytest.raises(CheckpointError, match="budget='8e9flops'"):
         compare(spec(source, budget="5e9flops"), finished[0], progress=False)
 
 

@@ -39,7 +39,7 @@ def attention(
       v: [B, T, G, K].
       segment_ids: int32 [B, T] or None. Positions of different segments never see one another; 0 is padding.
       causal: whether a position sees only itself and what comes before.
-      implementation: 'xla' is dense; 'blocks' skips the blocks above the diagonal and recomputes the scores in the
+      implementation: 'xla' is dense; 'blocks' skips the blocks above the diagonal and rebuilds the softmax in the
         backward pass (it is dense when not causal); 'cudnn' needs an NVIDIA GPU and 16-bit inputs. None chooses by
         platform and shape. 'blocks' has no forward-mode derivative.
 
@@ -210,8 +210,8 @@ def _causal_blocks(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Ar
 def _blockwise(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None) -> jax.Array:
     """Causal attention, block of queries by block of queries: scaled q [B, G, R, T, K], k and v [B, G, T, K].
 
-    The backward pass recomputes the scores from the row log-sum-exp (Dao et al. 2022, algorithm 4): keeping them for
-    every layer costs a CPU more in touching fresh memory than computing them again.
+    The backward pass rebuilds the weights from the row log-sum-exp (Dao et al. 2022, algorithm 4) rather than keep
+    them for every layer: a CPU pays more for touching fresh memory than for an exponential.
     """
     return _blockwise_forward(q, k, v, segment_ids)[0]
 
@@ -237,8 +237,7 @@ def _blockwise_forward(q, k, v, segment_ids):
 
 
 def _blockwise_backward(residuals, d_out):
-    # Without the barrier XLA finds the scores of the forward pass to be the same and keeps them instead.
-    (q, k, v, segment_ids, out, log_sums), d_out = jax.lax.optimization_barrier((residuals, d_out))
+    q, k, v, segment_ids, out, log_sums = residuals
     # sum over keys of weight x its gradient, which the softmax subtracts, equals this inner product
     inner = jnp.sum(d_out.astype(jnp.float32) * out.astype(jnp.float32), axis=-1, keepdims=True)
     length = q.shape[-2]
