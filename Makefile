@@ -37,10 +37,10 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy tokjax
-	$(BIN)/python -m tokjax.report.documents --check
+	$(BIN)/python docs/generate.py --check
 
 docs: env
-	$(BIN)/python -m tokjax.report.documents
+	$(BIN)/python docs/generate.py
 
 benchmarks: env
 	for script in splitter bpe codec startup train_step; do $(BIN)/python -m benchmarks.$$script || exit 1; done

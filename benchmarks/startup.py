@@ -1,6 +1,6 @@
 """Start-up time: `import tokjax` and `tokjax --help`, against Python's own start and the time JAX needs to import.
 
-    python -m benchmarks.startup
+python -m benchmarks.startup
 """
 
 import subprocess
@@ -31,7 +31,10 @@ def main() -> None:
     for _ in range(REPEATS):
         for name, arguments in COMMANDS.items():
             best[name] = min(best[name], seconds(arguments))
-    rows = [{"command": name, "seconds": value, "over_import_jax": value / best["import jax"]} for name, value in best.items()]
+    rows = [
+        {"command": name, "seconds": value, "over_import_jax": value / best["import jax"]}
+        for name, value in best.items()
+    ]
     for row in rows:
         print(f"{row['command']:16} {row['seconds']:.3f} s")
     write("startup", rows)

@@ -54,7 +54,9 @@ def test_every_folder_has_a_level():
 
 def test_import_and_help_load_nothing_heavy():
     code = "import sys, tokjax, tokjax.cli; tokjax.cli._parser().format_help(); print(*sys.modules)"
-    loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    loaded = set(
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert not loaded & {"jax", "numpy", "flax", "orbax", "tiktoken", "tokenizers", "matplotlib", "rich", "torch"}
 
 

@@ -41,7 +41,9 @@ def test_help_names_every_command():
         assert f"\n    {command}" in shown
 
 
-@pytest.mark.parametrize(("command", "holds"), [("systems", "hat"), ("tokenizers", "bpe"), ("sources", "pydocs"), ("papers", "2501.10322")])
+@pytest.mark.parametrize(
+    ("command", "holds"), [("systems", "hat"), ("tokenizers", "bpe"), ("sources", "pydocs"), ("papers", "2501.10322")]
+)
 def test_lists(command, holds):
     assert holds in tokjax(command).stdout.decode()
 
@@ -127,8 +129,8 @@ def test_configurations_work_from_any_directory(tmp_path):
 @pytest.mark.slow
 def test_compare_and_study(tmp_path, text):
     done = tokjax(
-        "compare", "--source", text, "--systems", "bytes,bpe:300", "--budget", "2e10flops", "--scale", "smoke", "--seeds", 2,
-        "--context-bytes", 64, "--quiet", "--out", tmp_path / "c",
+        "compare", "--source", text, "--systems", "bytes,bpe:300", "--budget", "2e10flops", "--scale", "smoke",
+        "--seeds", 2, "--context-bytes", 64, "--quiet", "--out", tmp_path / "c",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     assert len(json.loads((tmp_path / "c" / "results.json").read_text())["rows"]) == 4

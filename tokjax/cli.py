@@ -68,24 +68,34 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("compare", _compare, "train several systems at equal compute and report bits per byte")
     _source(sub, default="pydocs")
-    sub.add_argument("--systems", default="bytes,bpe,hat", help="names of systems or tokenizers, as in bytes,bpe:2048,hat")
+    sub.add_argument(
+        "--systems", default="bytes,bpe,hat", help="names of systems or tokenizers, as in bytes,bpe:2048,hat"
+    )
     sub.add_argument("--budget", default="1e12flops", help="training budget of each run: 1e13flops, 60s or 5MB of text")
-    sub.add_argument("--scale", choices=("smoke", "small", "paper"), default="small", help="model size (default: small)")
+    sub.add_argument(
+        "--scale", choices=("smoke", "small", "paper"), default="small", help="model size (default: small)"
+    )
     sub.add_argument("--seeds", type=int, default=3, help="runs per system (default: 3)")
     sub.add_argument("--context-bytes", type=int, default=512, help="text a model sees at once (default: 512)")
     sub.add_argument("--out", type=Path, required=True, help="directory of results.json, plots and report.html")
     _quiet(sub)
 
     sub = command("train", _train, "train one model from a recipe; go on where --workdir stopped")
-    sub.add_argument("--config", required=True, metavar="NAME|PATH.py[:variant]", help="recipe; variants smoke, small, paper")
+    sub.add_argument(
+        "--config", required=True, metavar="NAME|PATH.py[:variant]", help="recipe; variants smoke, small, paper"
+    )
     sub.add_argument("--workdir", type=Path, required=True, help="directory of metrics.jsonl and checkpoints")
-    sub.add_argument("--config.FIELD", metavar="VALUE", dest="_", help="override a field, as in --config.train.steps=100")
+    sub.add_argument(
+        "--config.FIELD", metavar="VALUE", dest="_", help="override a field, as in --config.train.steps=100"
+    )
     _quiet(sub)
 
     sub = command("eval", _eval, "score a trained model on whole documents")
     sub.add_argument("--workdir", type=Path, required=True, help="directory of a training run")
     _source(sub, default=None, text="text to score (default: the one it was trained on)")
-    sub.add_argument("--split", choices=("train", "valid", "test", "all"), help="default: test; all of another --source")
+    sub.add_argument(
+        "--split", choices=("train", "valid", "test", "all"), help="default: test; all of another --source"
+    )
     sub.add_argument("--json", action="store_true", help="print JSON")
 
     sub = command("sample", _sample, "continue a prompt with a trained model")
@@ -101,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--tokenizer", required=True, metavar="NAME", help="as listed by `tokjax tokenizers`")
     _source(sub, default="pydocs")
     sub.add_argument("--vocab", type=int, help="number of tokens")
-    sub.add_argument("--split", choices=("train", "valid", "test", "all"), default="all", help="records used (default: all)")
+    sub.add_argument(
+        "--split", choices=("train", "valid", "test", "all"), default="all", help="records used (default: all)"
+    )
     sub.add_argument("--option", action="append", default=[], metavar="FIELD=VALUE", help="another field of its spec")
     sub.add_argument("--out", type=Path, required=True, help="directory to write")
 
@@ -110,7 +122,9 @@ def _parser() -> argparse.ArgumentParser:
         ("decode", _decode, "turn ids back into the same bytes"),
     ):
         sub = command(name, run, f"{text}: little-endian uint16 ids, uint32 when the vocabulary exceeds 65,536")
-        sub.add_argument("--tokenizer", required=True, metavar="DIR|NAME|FILE", help="fitted, built-in, or a file to import")
+        sub.add_argument(
+            "--tokenizer", required=True, metavar="DIR|NAME|FILE", help="fitted, built-in, or a file to import"
+        )
         sub.add_argument("--text", action="store_true", help="ids are decimal numbers, one per line")
         sub.add_argument("input", nargs="?", help="file to read (default: standard input)")
         sub.add_argument("output", nargs="?", help="file to write (default: standard output)")
@@ -263,7 +277,7 @@ def _reader(path: str | None) -> Iterator[BinaryIO]:
         yield sys.stdin.buffer
         return
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115  (closed below)
     except OSError as error:
         raise SourceError(f"Cannot read {path}: {error.strerror}.") from error
     with file:
@@ -307,7 +321,9 @@ def _study(arguments: argparse.Namespace) -> int:
     from tokjax.experiment.compare import Interrupted
 
     try:
-        result = study(scale=arguments.scale, seeds=arguments.seeds, directory=arguments.out, progress=not arguments.quiet)
+        result = study(
+            scale=arguments.scale, seeds=arguments.seeds, directory=arguments.out, progress=not arguments.quiet
+        )
     except Interrupted:
         print(f"tokjax: interrupted; the same command goes on from {arguments.out}", file=sys.stderr)
         return INTERRUPTED
@@ -334,4 +350,3 @@ def _papers(arguments: argparse.Namespace) -> int:
 
     print(papers_text())
     return 0
-

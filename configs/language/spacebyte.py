@@ -1,6 +1,6 @@
 """SpaceByte: bytes, with global blocks at word starts.
 
-    tokjax train --config spacebyte:small --workdir runs/spacebyte
+tokjax train --config spacebyte:small --workdir runs/spacebyte
 """
 
 from ml_collections import ConfigDict

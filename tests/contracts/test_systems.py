@@ -151,7 +151,9 @@ def test_flops_match_xla(name):
     """The analytic count agrees with XLA's on the unrolled program; XLA also counts the elementwise work."""
     system, _, _ = case(name)
     wide = {
-        field.name: dataclasses.replace(value, width=2 * value.width, heads=2, head_dim=value.width, hidden=4 * value.width)
+        field.name: dataclasses.replace(
+            value, width=2 * value.width, heads=2, head_dim=value.width, hidden=4 * value.width
+        )
         for field in dataclasses.fields(system)
         if dataclasses.is_dataclass(value := getattr(system, field.name))
     }

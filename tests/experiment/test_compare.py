@@ -10,7 +10,7 @@ from tokjax.core.errors import CheckpointError, SpecError
 from tokjax.experiment import compare as module
 from tokjax.experiment.compare import CompareSpec, Interrupted, compare
 
-WORDS = "the quick brown fox jumps over a lazy dog while seven wise owls watch and count their stars".split()
+WORDS = ["the", "quick", "brown", "fox", "jumps", "over", "lazy", "dogs", "while", "seven", "wise", "owls", "watch"]
 
 
 @pytest.fixture(scope="module")

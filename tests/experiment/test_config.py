@@ -32,7 +32,9 @@ def test_unknown_recipes(reference, error, says):
 
 def test_a_recipe_may_be_a_file(tmp_path):
     path = tmp_path / "mine.py"
-    path.write_text("from tokjax.experiment.config import load_config\ndef get_config(v):\n    return load_config('lm:'+v)\n")
+    path.write_text(
+        "from tokjax.experiment.config import load_config\ndef get_config(v):\n    return load_config('lm:'+v)\n"
+    )
     assert load_config(f"{path}:smoke").to_dict() == load_config("lm:smoke").to_dict()
     path.write_text("x = 1\n")
     with pytest.raises(UserError, match="get_config"):
@@ -60,7 +62,8 @@ def test_misspelt_overrides_name_the_nearest(assignment, says):
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "amount"), [("1e13flops", "flops", 1e13), ("60s", "seconds", 60), ("5MB", "bytes", 5e6), ("2 kb", "bytes", 2e3)]
+    ("text", "kind", "amount"),
+    [("1e13flops", "flops", 1e13), ("60s", "seconds", 60), ("5MB", "bytes", 5e6), ("2 kb", "bytes", 2e3)],
 )
 def test_budgets(text, kind, amount):
     assert Budget.parse(text) == Budget(kind, amount)

@@ -21,7 +21,10 @@ VOLATILE = ("seconds", "steps_per_second")
 
 
 def reported(workdir):
-    return [{k: v for k, v in line.items() if k not in VOLATILE} for line in read_metrics(workdir) + read_evaluations(workdir)]
+    return [
+        {k: v for k, v in line.items() if k not in VOLATILE}
+        for line in read_metrics(workdir) + read_evaluations(workdir)
+    ]
 
 
 def assert_same_bits(one, other):

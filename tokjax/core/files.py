@@ -28,7 +28,9 @@ def write_bytes(path: Path, data: bytes) -> None:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        raise OutputError(f"Cannot write {path}: {error.strerror or error}. Free space or choose another place.") from error
+        raise OutputError(
+            f"Cannot write {path}: {error.strerror or error}. Free space or choose another place."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

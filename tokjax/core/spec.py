@@ -48,9 +48,8 @@ def build(spec_class: type[T], config: Mapping[str, Any], *, where: str = "") ->
 def _convert(hint: Any, value: Any, path: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None or value == "None":
-            if type(None) in args:
-                return None
+        if type(None) in args and (value is None or value == "None"):
+            return None
         options = [a for a in args if a is not type(None)]
         if len(options) == 1:
             return _convert(options[0], value, path)

@@ -7,7 +7,7 @@ of batch are rows of pair numbers, turned into arrays by the one function `_asse
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -80,7 +80,7 @@ class EvalBatch:
     offset: np.ndarray
 
 
-def token_stream(source: Source, encoder: Encoder, *, limit_bytes: int | None = None) -> TokenStream:
+def token_stream(source: Source | Sequence[bytes], encoder: Encoder, *, limit_bytes: int | None = None) -> TokenStream:
     """Encodes the documents of `source` in order.
 
     Args:
@@ -107,7 +107,7 @@ def token_stream(source: Source, encoder: Encoder, *, limit_bytes: int | None = 
             raise TokenizerError(f"The tokenizer gave id {ids.max()} but says it has {end}. Fit or load it again.")
         pieces += [(ids.astype(dtype), units.astype(np.min_scalar_type(units.max(initial=0)))), boundary]
     if len(pieces) == 1:
-        raise SourceError(f"{source.name} has no documents. Use a larger source.")
+        raise SourceError("Nothing to encode: no documents. Use a larger source.")
     return TokenStream(
         ids=np.concatenate([ids for ids, _ in pieces]),
         units=np.concatenate([units for _, units in pieces]),
@@ -274,7 +274,7 @@ def _epoch_starts(seed: int, epoch: int, pairs: int, length: int) -> np.ndarray:
     return starts
 
 
-def _sample(source: Source, limit_bytes: int) -> list[int]:
+def _sample(source: Source | Sequence[bytes], limit_bytes: int) -> list[int]:
     """Returns, in order, the documents that a fixed random order needs to reach `limit_bytes`."""
     order = np.argsort(np.random.Philox(key=0).random_raw(len(source)), kind="stable")
     chosen, total = [], 0

@@ -30,8 +30,9 @@ MAX_CANDIDATES = 5
 CURVE_POINTS = 6  # evaluations of a full run, for the curve against FLOPs
 MIN_STEPS = 4  # of the shortest run
 LEARNING_RATE_RULE = (
-    "from the recipe's rate, one step of sqrt(10) up and one down, each trained on a quarter of the budget with seed 0; "
-    f"while the best is at an end, one step further (at most {MAX_CANDIDATES} rates); best on the validation split"
+    "from the recipe's rate, one step of sqrt(10) up and one down, each trained on a quarter of the budget with "
+    f"seed 0; while the best is at an end, one step further (at most {MAX_CANDIDATES} rates); best on the validation "
+    "split"
 )
 
 
@@ -204,9 +205,7 @@ def _measured_run(
     done = where / "row.json"
     if done.exists():
         return json.loads(done.read_text())
-    result = _run(
-        prepared, where, Budget.parse(spec.budget), rate, seed, evaluations=CURVE_POINTS, progress=progress
-    )
+    result = _run(prepared, where, Budget.parse(spec.budget), rate, seed, evaluations=CURVE_POINTS, progress=progress)
     model = run.load(where)
     evaluation = model.evaluate(documents)
     shape = model.spec.data
@@ -283,7 +282,8 @@ def _plan_steps(prepared: _Prepared, config: dict[str, Any], budget: Budget, eva
     if steps < MIN_STEPS:
         least = budget.amount * MIN_STEPS / steps / SWEEP_FRACTION
         raise SpecError(
-            f"--budget: {prepared.name} makes {steps:.1f} steps; give at least {least:.2g} {budget.kind}, or a smaller --scale."
+            f"--budget: {prepared.name} makes {steps:.1f} steps; give at least {least:.2g} {budget.kind}, "
+            "or a smaller --scale."
         )
     steps = round(steps)
     config["train"]["steps"] = steps

@@ -2,9 +2,9 @@
 
 import ast
 import importlib
-import importlib.util
 import pkgutil
-from collections.abc import Iterable
+import runpy
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,22 @@ def load_config(reference: str) -> ConfigDict:
     variant = variant or "small"
     if variant not in VARIANTS:
         raise SpecError(f"--config {reference}: no variant {variant!r}.{nearest(variant, VARIANTS)}")
-    return _module(name).get_config(variant)
+    return _recipe(name)(variant)
 
 
-def _module(name: str) -> Any:
+def _recipe(name: str) -> Callable[[str], ConfigDict]:
     if name.endswith(".py"):
         path = Path(name)
         if not path.is_file():
             raise UserError(f"{path}: no such configuration file.")
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
+        defined = runpy.run_path(str(path))
+        if "get_config" not in defined:
             raise UserError(f"{path}: defines no get_config(variant).")
-        return module
+        return defined["get_config"]
     names = config_names()
     if name not in names:
         raise UnknownNameError(f"Unknown configuration {name!r}.{nearest(name, names)} A file must end in .py.")
-    return importlib.import_module(names[name])
+    return importlib.import_module(names[name]).get_config
 
 
 def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:

@@ -35,11 +35,11 @@ class Budget:
           SpecError: another form, or nothing to spend.
         """
         match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-z]+)\s*", text.lower())
-        unit = match and match[2]
+        unit = match[2] if match else ""
         try:
             amount = float(match[1]) * _SCALES.get(unit, 1.0) if match else 0.0
         except ValueError:
-            unit = None
+            unit = ""
         if unit not in _UNITS:
             raise SpecError(f"--budget: got {text!r}; write FLOPs, seconds or bytes, as in 1e13flops, 60s or 5MB.")
         if not amount > 0 or math.isinf(amount):
@@ -91,7 +91,9 @@ def contender(name: str, *, source: str, scale: str) -> Contender:
                 config.tokenizer.vocab_size = default
         if size:
             if not size.isdigit() or not _takes_vocab_size(config.tokenizer.name):
-                raise SpecError(f"--systems: {name!r}: write a vocabulary size behind a trained tokenizer, as bpe:2048.")
+                raise SpecError(
+                    f"--systems: {name!r}: write a vocabulary size behind a trained tokenizer, as bpe:2048."
+                )
             config.tokenizer.vocab_size = int(size)
     return Contender(name, config)
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from tokjax.core.errors import CheckpointError, SpecError
 from tokjax.core.registry import systems
-from tokjax.core.spec import build, check
+from tokjax.core.spec import build, check, to_dict
 from tokjax.core.types import Batch, Params, Source
 from tokjax.data import load_source
 from tokjax.data.windows import TokenStream, token_stream, train_batch
@@ -64,7 +65,7 @@ class RunSpec:
     data: DataSpec
     optimizer: OptimizerSpec
     train: TrainSpec
-    mesh: MeshSpec = MeshSpec()
+    mesh: MeshSpec = dataclasses.field(default_factory=MeshSpec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Model:
         ):
             if symbol == self.fitted.end_of_document:
                 return
-            yield self.fitted.decode([symbol])
+            yield self.fitted.decode(np.array([symbol]))
 
     def sample(self, prompt: str, **options: Any) -> str:
         """Returns `prompt` and what follows it, as text; arguments as of `stream`."""
@@ -141,7 +142,7 @@ def prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path) 
         fitted.save(directory)
         return fitted
     fitted = Fitted.load(directory)
-    saved = dataclasses.asdict(fitted.spec)
+    saved = to_dict(fitted.spec)
     if fitted.name != name or any(saved.get(field) != value for field, value in fields.items()):
         raise CheckpointError(
             f"{directory} holds {fitted.name} {saved}, not {name} {fields}. Choose another --workdir."

@@ -121,9 +121,7 @@ def by_position(scored: ScoredText) -> tuple[tuple[int, float], ...]:
     nats = np.bincount(bucket, scored.nll, minlength=len(POSITION_EDGES) + 1)
     total = np.bincount(bucket, scored.units, minlength=len(POSITION_EDGES) + 1)
     edges = (0, *POSITION_EDGES)
-    return tuple(
-        (edge, float(n / math.log(2) / t)) for edge, n, t in zip(edges, nats, total, strict=True) if t > 0
-    )
+    return tuple((edge, float(n / math.log(2) / t)) for edge, n, t in zip(edges, nats, total, strict=True) if t > 0)
 
 
 def next_word_accuracy(scored: ScoredText, documents: Sequence[bytes]) -> float:

@@ -95,7 +95,7 @@ def gated_mlp(params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
 
 
 def declare_embedding(vocab_size: int, width: int) -> Param:
-    """Declares a table of `vocab_size` vectors, its rows padded to a multiple of `ROWS` so that devices can split it."""
+    """Declares a table of `vocab_size` vectors, padded to a multiple of `ROWS` so that devices can split it."""
     return Param((-(-vocab_size // ROWS) * ROWS, width), ("vocab", "embed"), fan_in(width), decay=False)
 
 

@@ -31,9 +31,9 @@ class TransformerSpec:
       width: D, channels of the residual stream.
       layers: number of blocks.
       heads: query heads H.
-      kv_heads: key-value heads G; None is H (no grouping).
-      head_dim: K; None is D / H.
-      hidden: MLP width; None is 8/3 D rounded up to a multiple of 32.
+      kv_heads: key-value heads G; 0 is H (no grouping).
+      head_dim: K; 0 is D / H.
+      hidden: MLP width; 0 is 8/3 D rounded up to a multiple of 32.
       dtype: of activations and matmuls; norms, softmax and losses stay float32.
       scan_layers: run the blocks as `lax.scan` (small programs, accelerators); None scans except on CPU, where
         an unrolled program is faster.
@@ -45,9 +45,9 @@ class TransformerSpec:
     width: int
     layers: int
     heads: int
-    kv_heads: int | None = None
-    head_dim: int | None = None
-    hidden: int | None = None
+    kv_heads: int = 0
+    head_dim: int = 0
+    hidden: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
     scan_layers: bool | None = None
     remat: bool = False
@@ -57,12 +57,12 @@ class TransformerSpec:
     def __post_init__(self):
         for field in ("width", "layers", "heads"):
             check(getattr(self, field) >= 1, field, getattr(self, field), "must be at least 1.")
-        if self.head_dim is None:
+        if not self.head_dim:
             check(self.width % self.heads == 0, "heads", self.heads, f"must divide width {self.width}.")
             object.__setattr__(self, "head_dim", self.width // self.heads)
-        if self.kv_heads is None:
+        if not self.kv_heads:
             object.__setattr__(self, "kv_heads", self.heads)
-        if self.hidden is None:
+        if not self.hidden:
             object.__setattr__(self, "hidden", -(-8 * self.width // (3 * 32)) * 32)
         check(self.heads % self.kv_heads == 0, "kv_heads", self.kv_heads, f"must divide heads {self.heads}.")
         check(self.head_dim % 2 == 0, "head_dim", self.head_dim, "rotary positions need an even head width.")

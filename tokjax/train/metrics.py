@@ -311,14 +311,15 @@ def recording(
     """
     first = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
-        files: list[MetricsFile | None] = [None, None]
-        if first:
-            names_of_files = (METRICS_FILE, EVALUATIONS_FILE)
-            files = [stack.enter_context(contextlib.closing(MetricsFile(workdir / f, start))) for f in names_of_files]
+
+        def open_file(name: str) -> MetricsFile | None:
+            return stack.enter_context(contextlib.closing(MetricsFile(workdir / name, start))) if first else None
+
         bar = stack.enter_context(progress_bar(start, spec.steps, enabled=progress and first))
         board = stack.enter_context(tensorboard(workdir / "tensorboard", start, enabled=spec.tensorboard and first))
         yield Recorder(
-            *files,
+            open_file(METRICS_FILE),
+            open_file(EVALUATIONS_FILE),
             watch,
             names,
             start=start,

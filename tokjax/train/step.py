@@ -110,9 +110,7 @@ def make_step(
 ) -> Callable[[TrainState, Any, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]:
     """Returns the pure function (state, batch, run key, learning rate) -> (next state, what to report)."""
 
-    def step(
-        state: TrainState, batch: Any, key: jax.Array, learning_rate: jax.Array
-    ) -> tuple[TrainState, StepMetrics]:
+    def step(state: TrainState, batch: Any, key: jax.Array, learning_rate: jax.Array) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(named(key, "loss"), state.step)
         loss, gradients, system_state, aux = accumulate_gradients(
             system, state.params, state.system_state, batch, key, optimizer.accumulate_steps

@@ -23,6 +23,7 @@ from tokjax.core.spec import check
 from tokjax.core.types import Batch, Params
 from tokjax.nn import layers
 from tokjax.nn.attention import attention, local_attention
+from tokjax.nn.packing import first_marked, shift_right, starts_of_segments, take_positions
 from tokjax.nn.param import Param, fan_in
 from tokjax.nn.transformer import (
     TransformerSpec,
@@ -122,19 +123,15 @@ class Hat(LanguageSystem):
 
         encoded = self._local(self.encoder, params["encoder"], embedded, batch.positions, read, causal=False)
         W = self.max_words(batch.ids.shape[1])
-        at = jax.vmap(lambda row: jnp.nonzero(row, size=W, fill_value=row.shape[0] - 1)[0])(is_end)
-        vectors = layers.project(jnp.take_along_axis(encoded, at[..., None], axis=1), params["to_word"])
-        filled = jnp.arange(W) < ends[:, -1:]
-        segments = jnp.take_along_axis(batch.segment_ids, at, axis=1) * filled
-        attend = functools.partial(
-            attention, segment_ids=segments, causal=True, implementation=self.backbone.attention
-        )
+        at, filled = first_marked(is_end, W)
+        vectors = layers.project(take_positions(encoded, at), params["to_word"])
+        segments = take_positions(batch.segment_ids, at) * filled
+        attend = functools.partial(attention, segment_ids=segments, causal=True, implementation=self.backbone.attention)
         predicted = transformer(self.backbone, params["backbone"], vectors, jnp.arange(W), attend)
         predicted = layers.project(predicted, params["to_bytes"]).astype(embedded.dtype)
 
         # A word's end is where the decoder reads the backbone's prediction of the next word.
-        slot = jnp.clip(ends - 1, 0, W - 1)[..., None]
-        first = jnp.take_along_axis(predicted, slot, axis=1)
+        first = take_positions(predicted, jnp.clip(ends - 1, 0, W - 1))
         inputs = jnp.where(is_end[..., None], first, embedded)
         decoded = self._local(self.decoder, params["decoder"], inputs, batch.positions, written, causal=True)
         overflow = jnp.sum((ends > W) * batch.loss_mask)
@@ -144,10 +141,9 @@ class Hat(LanguageSystem):
         """Returns three int32 [B, T]: the number of the word as the encoder reads it (bytes, then mark), as the
         decoder writes it (word vector at the previous mark, then bytes), and the bytes written of it so far.
         Number 0 is padding; a word never spans two segments."""
-        starts = batch.segment_ids != jnp.pad(batch.segment_ids, ((0, 0), (1, 0)))[:, :-1]
-        after_end = jnp.pad(is_end, ((0, 0), (1, 0)))[:, :-1]
+        starts = starts_of_segments(batch.segment_ids)
         inside = batch.segment_ids > 0
-        read = jnp.cumsum(starts | after_end, axis=1, dtype=jnp.int32) * inside
+        read = jnp.cumsum(starts | shift_right(is_end), axis=1, dtype=jnp.int32) * inside
         written = jnp.cumsum(starts | is_end, axis=1, dtype=jnp.int32) * inside
         at = jnp.arange(batch.ids.shape[1])
         origin = jnp.where(is_end, at, jnp.where(starts, at - 1, -1))
@@ -189,9 +185,7 @@ class Hat(LanguageSystem):
             inside = inside.at[:, 0].multiply((state["words"] == 0).astype(jnp.int32))
             encoded = self._local(self.encoder, params["encoder"], x, jnp.arange(self.block), inside, causal=False)
             vector = layers.project(encoded[rows, state["length"]][:, None], params["to_word"])
-            hidden, cache = transformer_step(
-                self.backbone, params["backbone"], vector, state["words"], state["cache"]
-            )
+            hidden, cache = transformer_step(self.backbone, params["backbone"], vector, state["words"], state["cache"])
             first = layers.project(hidden[:, 0], params["to_bytes"]).astype(x.dtype)
             keep = is_end[:, None]
             cache = jax.tree.map(
@@ -199,9 +193,7 @@ class Hat(LanguageSystem):
             )
             return cache, jnp.where(keep, first, state["first"])
 
-        cache, first = jax.lax.cond(
-            jnp.any(is_end), end_word, lambda state: (state["cache"], state["first"]), state
-        )
+        cache, first = jax.lax.cond(jnp.any(is_end), end_word, lambda state: (state["cache"], state["first"]), state)
         length = jnp.where(is_end, 0, state["length"])
         words = state["words"] + is_end
         x = layers.embed(params["embedding"], symbols, self.decoder.dtype)

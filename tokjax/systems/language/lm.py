@@ -32,7 +32,10 @@ from tokjax.objectives.language import LanguageSystem
     "lm",
     papers=(
         Paper(
-            title="Attention Is All You Need", authors="Vaswani et al.", year=2017, url="https://arxiv.org/abs/1706.03762"
+            title="Attention Is All You Need",
+            authors="Vaswani et al.",
+            year=2017,
+            url="https://arxiv.org/abs/1706.03762",
         ),
     ),
 )

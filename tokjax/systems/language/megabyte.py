@@ -16,6 +16,7 @@ from tokjax.core.spec import check
 from tokjax.core.types import Batch, Params
 from tokjax.nn import layers
 from tokjax.nn.attention import attention
+from tokjax.nn.packing import shift_right
 from tokjax.nn.param import Param, fan_in
 from tokjax.nn.transformer import TransformerSpec, attention_cost, declare_transformer, transformer, transformer_flops
 from tokjax.objectives.language import LanguageSystem
@@ -82,9 +83,7 @@ class Megabyte(LanguageSystem):
         B, length = batch.ids.shape
         P = self.patch
         pad = -length % P
-        ids, segments, positions = (
-            jnp.pad(x, ((0, 0), (0, pad))).reshape(B, -1, P) for x in (batch.ids, batch.segment_ids, batch.positions)
-        )
+        ids, segments = (jnp.pad(x, ((0, 0), (0, pad))).reshape(B, -1, P) for x in (batch.ids, batch.segment_ids))
         dtype = self.local.dtype
         N = ids.shape[1]
 
@@ -97,8 +96,7 @@ class Megabyte(LanguageSystem):
         patches = transformer(self.backbone, params["backbone"], patches, jnp.arange(N), attend)
         start = jnp.broadcast_to(params["start"].astype(patches.dtype), (B, 1, patches.shape[-1]))
         previous = jnp.concatenate([start, patches[:, :-1]], axis=1)
-        previous_segment = jnp.pad(last, ((0, 0), (1, 0)))[:, :-1]
-        known = (previous_segment[..., None] == segments)[..., None]
+        known = (shift_right(last)[..., None] == segments)[..., None]
         context = jnp.where(known, previous[:, :, None], params["start"].astype(previous.dtype))
         context = jnp.einsum("bnpw,wpd->bnpd", context, params["to_bytes"].astype(previous.dtype))
 

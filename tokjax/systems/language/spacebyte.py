@@ -18,8 +18,15 @@ from tokjax.core.spec import check
 from tokjax.core.types import Batch, Params
 from tokjax.nn import layers
 from tokjax.nn.attention import attention, sliding_window_attention
-from tokjax.nn.transformer import TransformerSpec, attention_cost, declare_transformer, transformer, transformer_flops
-from tokjax.nn.transformer import window_cost
+from tokjax.nn.packing import first_marked, take_positions
+from tokjax.nn.transformer import (
+    TransformerSpec,
+    attention_cost,
+    declare_transformer,
+    transformer,
+    transformer_flops,
+    window_cost,
+)
 from tokjax.objectives.language import LanguageSystem
 from tokjax.text.spacebyte import is_boundary
 
@@ -93,13 +100,12 @@ class SpaceByte(LanguageSystem):
         x = layers.embed(params["embedding"], batch.ids, self.before.dtype)
         x = self._local(self.before, params["before"], x, batch)
 
-        at = jax.vmap(lambda row: jnp.nonzero(row, size=W, fill_value=T - 1)[0])(boundary)
-        filled = jnp.arange(W) < count[:, -1:]
+        at, filled = first_marked(boundary, W)
         widen = self.backbone.width - self.before.width
-        words = jnp.pad(jnp.take_along_axis(x, at[..., None], axis=1), ((0, 0), (0, 0), (0, widen)))
-        segments = jnp.take_along_axis(batch.segment_ids, at, axis=1) * filled
+        words = jnp.pad(take_positions(x, at), ((0, 0), (0, 0), (0, widen)))
+        segments = take_positions(batch.segment_ids, at) * filled
         attend = functools.partial(attention, segment_ids=segments, causal=True, implementation=self.backbone.attention)
-        words = transformer(self.backbone, params["backbone"], words, jnp.take_along_axis(batch.positions, at, axis=1), attend)
+        words = transformer(self.backbone, params["backbone"], words, take_positions(batch.positions, at), attend)
         update = words[..., widen:].astype(x.dtype) * filled[..., None]
         x = x.at[jnp.arange(x.shape[0])[:, None], at].add(update)
 

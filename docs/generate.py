@@ -1,0 +1,107 @@
+"""Writes the generated parts of the documentation from registries and result files, or checks that they are current.
+
+python docs/generate.py [--check]
+python docs/generate.py --demo DIR     take a finished comparison as the README's
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokjax import report
+from tokjax.report.papers import papers_markdown
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DEMO = RESULTS / "compare_demo.json"
+
+
+def _fill(text: str, name: str, content: str) -> str:
+    """Replaces what stands between `<!-- NAME -->` and `<!-- /NAME -->`."""
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.S)
+    if not pattern.search(text):
+        raise ValueError(f"no <!-- {name} --> ... <!-- /{name} --> to fill")
+    return pattern.sub(lambda match: match[1] + content + match[2], text)
+
+
+def _pick(rows: list[dict[str, Any]], **fields: str) -> dict[str, Any]:
+    """The one row whose fields start with these values."""
+    (row,) = [row for row in rows if all(row.get(key, "").startswith(value) for key, value in fields.items())]
+    return row
+
+
+def _claims(results: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str, float]]:
+    """Yields (benchmark, what, against what, ratio) for every stored result."""
+    for corpus in ("prose", "code") if "splitter" in results else ():
+        rows = results["splitter"]["rows"]
+        for ours, what in (("tokjax split", "as a list"), ("tokjax piece_lengths, cap 100", "as lengths")):
+            ratio = _pick(rows, corpus=corpus, peer=ours)["ratio"]
+            yield "splitter", f"words of {corpus}, {what}", "`regex` word boundaries", ratio
+            rust = _pick(rows, corpus=corpus, peer="hat-splitter")
+            if "ratio" in rust:
+                yield "splitter", f"words of {corpus}, {what}", f"`{rust['peer']}` (Rust)", ratio / rust["ratio"]
+    for text in ("prose", "source code") if "bpe" in results else ():
+        row = _pick(results["bpe"]["rows"], text=text, engine="tokjax")
+        yield "bpe", f"BPE encode of {text}", "calling tiktoken directly", row["cpu_speed_over_tiktoken"]
+    for name in ("bytes", "words", "bpe") if "codec" in results else ():
+        row = _pick(results["codec"]["rows"], tokenizer=name, measure="memory")
+        what = f"peak memory of `encode` of 1 GB with `{name}` ({row['peak_megabytes']:.0f} MB)"
+        yield "codec", what, "the same of 1 MB", row["peak_megabytes"] / row["peak_megabytes_for_1_megabyte"]
+    if "startup" in results:
+        row = _pick(results["startup"]["rows"], command="tokjax --help")
+        yield "startup", f"time of `tokjax --help` ({row['seconds']:.2f} s)", "`import jax`", row["over_import_jax"]
+    if "train_step" in results:
+        row = _pick(results["train_step"]["rows"], name="tokjax")
+        yield "train_step", "training speed of `lm`, 6 layers of 256, 512 bytes", "PyTorch, eager", row["wall_vs_eager"]
+
+
+def _benchmark_table() -> str:
+    results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
+    lines = ["| benchmark | what | against | ratio | measured on |", "|---|---|---|---|---|"]
+    for name, what, peer, ratio in _claims(results):
+        where = results[name]["environment"]
+        device = f"{where['cores']} cores, {where['cpu']}, jax {where['versions']['jax']}, {where['date']}"
+        lines.append(f"| [`{name}`](benchmarks/{name}.py) | {what} | {peer} | {ratio:.2f}x | {device} |")
+    return "\n".join(lines) + "\n"
+
+
+def documents() -> dict[Path, str]:
+    """Returns path -> what it must hold."""
+    readme = (ROOT / "README.md").read_text()
+    if DEMO.exists():
+        results = json.loads(DEMO.read_text())
+        where = results["environment"]
+        caption = (
+            f"\n{report.headline(results)} Measured by `make demo` on {where['cpus']} CPU cores, "
+            f"Python {where['python']}, jax {where['versions']['jax']}, {where['date']}; every row is in "
+            "[`compare_demo.json`](benchmarks/results/compare_demo.json).\n"
+        )
+        readme = _fill(readme, "demo", report.markdown_table(results) + caption)
+    readme = _fill(readme, "benchmarks", _benchmark_table())
+    return {ROOT / "README.md": readme, ROOT / "docs" / "papers.md": papers_markdown()}
+
+
+def main() -> int:
+    """Writes, or with --check compares; 1 when something is stale."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail when a document is stale")
+    parser.add_argument("--demo", type=Path, help="directory of a finished comparison")
+    arguments = parser.parse_args()
+    if arguments.demo:
+        DEMO.write_text((arguments.demo / "results.json").read_text())
+        for name in ("bits_per_byte_flops", "bits_per_byte_position"):
+            (ROOT / "docs" / "images" / f"demo_{name}.png").write_bytes((arguments.demo / f"{name}.png").read_bytes())
+    stale = [path for path, text in documents().items() if not path.exists() or path.read_text() != text]
+    for path in stale:
+        if not arguments.check:
+            path.write_text(documents()[path])
+        print(f"{path.relative_to(ROOT)}: {'stale; run make docs' if arguments.check else 'written'}")
+    return 1 if stale and arguments.check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
