@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -37,17 +38,40 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [a for a in rest if not a.startswith("--config.")]
     if unknown or (arguments.overrides and arguments.command != "train"):
         parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
+    warnings.showwarning = _show_warning
     try:
-        return arguments.run(arguments) or 0
+        code = arguments.run(arguments) or 0
+        sys.stdout.flush()
+        return code
     except TokjaxError as error:
         print(f"tokjax: error: {error}", file=sys.stderr)
+        _drop_output()
         return error.exit_code
     except KeyboardInterrupt:
         print("tokjax: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
+    except OSError as error:  # the files that tokjax names itself raise typed errors; what is left is printing
+        problem = f"{error.filename or 'standard output'}: {error.strerror or error}"
+        print(f"tokjax: error: {problem}. Free space or choose another place.", file=sys.stderr)
+        _drop_output()
+        return OutputError.exit_code
+
+
+def _drop_output() -> None:
+    """Gives up what standard output has not taken, so that the interpreter does not try again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """One line on standard error, without the place in the code."""
+    del category
+    print(f"tokjax: warning: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -182,7 +206,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
     config = override(load_config(arguments.config), arguments.overrides)
     model, interrupted_by = run.train(json.loads(config.to_json()), arguments.workdir, progress=not arguments.quiet)
-    print(f"step {model.step} of {model.spec.train.steps} saved in {arguments.workdir}")
+    saved = "saved in" if model.step else "reached, nothing to save yet, in"
+    print(f"step {model.step} of {model.spec.train.steps} {saved} {arguments.workdir}")
     return INTERRUPTED if interrupted_by == "SIGINT" else 0
 
 
@@ -217,12 +242,21 @@ def _sample(arguments: argparse.Namespace) -> int:
     sampling = SamplingSpec(temperature=arguments.temperature, top_k=arguments.top_k, top_p=arguments.top_p)
     if arguments.steps < 1:
         raise SpecError(f"--steps: got {arguments.steps}; draw at least 1 symbol.")
+    if not 0 <= arguments.seed < 2**32:
+        raise SpecError(f"--seed: got {arguments.seed}; give a whole number from 0 to 2**32 - 1.")
     model = run.load(arguments.workdir)
     characters = codecs.getincrementaldecoder("utf-8")("replace")
-    print(arguments.prompt, end="", flush=True)
-    for piece in model.stream(arguments.prompt, steps=arguments.steps, seed=arguments.seed, sampling=sampling):
-        print(characters.decode(piece), end="", flush=True)
-    print(characters.decode(b"", final=True))
+
+    def show(piece: bytes, final: bool = False) -> None:
+        sys.stdout.buffer.write(characters.decode(piece, final).encode())  # UTF-8 whatever the locale
+        sys.stdout.buffer.flush()
+
+    prompt = os.fsencode(arguments.prompt)  # the bytes that were typed, whether text or not
+    show(prompt)
+    for piece in model.stream(prompt, steps=arguments.steps, seed=arguments.seed, sampling=sampling):
+        show(piece)
+    show(b"", final=True)
+    print()
     return 0
 
 

@@ -1,11 +1,14 @@
-"""Files that are whole or absent: written under a temporary name in the same directory, then renamed."""
+"""Files that are whole or absent, written under a temporary name and then renamed; directories with one user."""
 
 import contextlib
+import json
 import os
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from tokjax.core.errors import OutputError
+from tokjax.core.errors import CheckpointError, OutputError
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -36,3 +39,51 @@ def write_bytes(path: Path, data: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Writes `text` to `path` as UTF-8; as `write_bytes`."""
     write_bytes(path, text.encode())
+
+
+def read_json(path: Path, *, needs: Iterable[str] = ()) -> dict[str, Any]:
+    """Returns the JSON object that an earlier command wrote to `path`.
+
+    Raises:
+      CheckpointError: it cannot be read, is no JSON object, or lacks a key that it `needs`.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+        missing = sorted(set(needs) - dict(value).keys())
+        problem = f"lacks {', '.join(missing)}" if missing else None
+    except (OSError, ValueError, TypeError) as error:
+        problem = str(error)
+    if problem:
+        raise CheckpointError(f"{path}: damaged ({problem}). Delete it and give the command again.")
+    return value
+
+
+@contextlib.contextmanager
+def only_user(directory: Path) -> Iterator[None]:
+    """Makes `directory` and keeps other processes out of it within a block; a process that dies lets go of it.
+
+    Does nothing where the system or the file system knows no locks.
+
+    Raises:
+      OutputError: another process is in it, or it cannot be written.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = open(directory / ".lock", "wb")  # noqa: SIM115  (closed below, after what may go wrong here)
+    except OSError as error:
+        raise OutputError(f"Cannot write {directory}: {error.strerror}. Choose another place.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise OutputError(
+                f"{directory}: another process is running there. Wait for it, or choose another place."
+            ) from None
+        except OSError:
+            pass  # no locks here
+        yield

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokjax.core.errors import CheckpointError, OutputError, SpecError
-from tokjax.core.files import write_text
+from tokjax.core.errors import CheckpointError, SpecError
+from tokjax.core.files import only_user, read_json, write_text
 from tokjax.core.spec import check, fingerprint
 from tokjax.core.types import Source
 from tokjax.data import load_source
@@ -20,6 +20,7 @@ from tokjax.data.windows import TokenStream, token_stream
 from tokjax.experiment import run
 from tokjax.experiment.contenders import Budget, Contender, contender, row_length
 from tokjax.experiment.environment import describe as describe_environment
+from tokjax.experiment.run import Interrupted
 from tokjax.measure.cost import flops_per_byte, parameters, peak_memory_bytes, train_flops_per_step
 from tokjax.text.fitted import Fitted
 from tokjax.train import read_evaluations, read_metrics
@@ -66,10 +67,6 @@ class CompareSpec:
         Budget.parse(self.budget)
 
 
-class Interrupted(Exception):
-    """A run was stopped by a signal and has saved its state."""
-
-
 @dataclasses.dataclass(frozen=True)
 class _Prepared:
     """A contender with everything that does not depend on seed or learning rate."""
@@ -99,12 +96,17 @@ def compare(
     Raises:
       Interrupted: SIGINT or SIGTERM; the current run is saved.
       CheckpointError: `directory` holds a comparison with other settings.
-      OutputError: `directory` cannot be written.
+      OutputError: `directory` cannot be written, or another process compares in it.
     """
-    directory = _claim(directory, spec)
+    with only_user(directory):
+        return _compare(spec, directory, progress, say)
+
+
+def _compare(spec: CompareSpec, directory: Path, progress: bool, say: Callable[[str], None]) -> dict[str, Any]:
     contenders = [contender(name, source=spec.source, scale=spec.scale) for name in spec.systems]
     source = load_source(spec.source)
     documents = run.head(source.split("test"), spec.test_bytes)
+    _claim(directory, spec)
     rows: list[dict[str, Any]] = []
     sweep: list[dict[str, Any]] = []
     paragraph = _paragraph(documents)
@@ -132,23 +134,19 @@ def compare(
     return results
 
 
-def _claim(directory: Path, spec: CompareSpec) -> Path:
+def _claim(directory: Path, spec: CompareSpec) -> None:
     """Makes `directory` this comparison's own, or checks that it already is."""
     settings = json.loads(json.dumps(dataclasses.asdict(spec)))
     path = directory / "compare.json"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"--out {directory}: {error.strerror}. Choose a place that can be written.") from error
     if path.exists():
-        before = json.loads(path.read_text())
-        # More systems or seeds go on from what is there; what shapes a run must be the same.
-        changed = [k for k in settings if k not in ("systems", "seeds") and settings[k] != before.get(k)]
+        before = read_json(path)
+        # More systems or seeds go on from what is there; what shapes a run must be the same once there is one.
+        fixed = settings.keys() - {"systems", "seeds"} if (directory / "sweep").exists() else {"source"}
+        changed = [k for k in settings if k in fixed and settings[k] != before.get(k)]
         if changed:
             was = ", ".join(f"{k}={before.get(k)!r}" for k in changed)
             raise CheckpointError(f"--out {directory} holds a comparison with {was}. Choose another directory.")
     write_text(path, json.dumps(settings, indent=1))
-    return directory
 
 
 def _prepare(entry: Contender, spec: CompareSpec, source: Source, directory: Path) -> _Prepared:
@@ -204,7 +202,7 @@ def _measured_run(
     where = _run_directory(directory, prepared.name, rate, seed)
     done = where / "row.json"
     if done.exists():
-        return json.loads(done.read_text())
+        return read_json(done, needs=("system", "seed", "bits_per_byte", "seconds"))
     result = _run(prepared, where, Budget.parse(spec.budget), rate, seed, evaluations=CURVE_POINTS, progress=progress)
     model = run.load(where)
     evaluation = model.evaluate(documents)
@@ -247,11 +245,11 @@ def _run(
     """Trains in `where` unless that is done; returns final validation bits per byte, the curve and seconds."""
     done = where / "trained.json"
     if done.exists():
-        return json.loads(done.read_text())
+        return read_json(done, needs=("valid_bits_per_byte", "curve", "seconds"))
     config = json.loads(json.dumps(prepared.config))
     planned = where / "config.json"
     if planned.exists():
-        config = json.loads(planned.read_text())
+        config = read_json(planned)
     else:
         config["optimizer"]["learning_rate"] = rate
         config["train"]["seed"] = seed
@@ -261,9 +259,11 @@ def _run(
     _, interrupted = run.train(config, where, source=prepared.source, text=prepared.text, progress=progress)
     if interrupted:
         raise Interrupted(where)
-    curve = [(line["step"], line["bits_per_byte"]) for line in read_evaluations(where)]
-    seconds = read_metrics(where)[-1]["seconds"]
-    result = {"valid_bits_per_byte": curve[-1][1], "curve": curve, "seconds": seconds}
+    evaluations_made, steps_made = read_evaluations(where), read_metrics(where)
+    if not (evaluations_made and steps_made):
+        raise CheckpointError(f"{where}: its logs are damaged. Delete this directory and give the command again.")
+    curve = [(line["step"], line["bits_per_byte"]) for line in evaluations_made]
+    result = {"valid_bits_per_byte": curve[-1][1], "curve": curve, "seconds": steps_made[-1]["seconds"]}
     write_text(done, json.dumps(result))
     return result
 

@@ -1,5 +1,6 @@
 """One run: source + tokenizer + system + optimizer, from a configuration to a trained, measurable model."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 
 from tokjax.core.errors import CheckpointError, SpecError
+from tokjax.core.files import only_user
 from tokjax.core.registry import systems
 from tokjax.core.spec import build, check, to_dict
 from tokjax.core.types import Batch, Params, Source
@@ -23,10 +25,14 @@ from tokjax.generate.sampling import SamplingSpec
 from tokjax.measure.language import Evaluation, ScoredText, evaluate, score_documents
 from tokjax.objectives.language import LanguageSystem
 from tokjax.sharding import MeshSpec, make_mesh
-from tokjax.text.fitted import Fitted, fit_tokenizer
+from tokjax.text.fitted import DESCRIPTION, Fitted, fit_tokenizer
 from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference, read_metrics
 
 _TIMED_STEPS = 8
+
+
+class Interrupted(Exception):
+    """A run was stopped by a signal and has saved its state."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -137,7 +143,7 @@ def prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path) 
     if "name" not in fields:
         raise SpecError("tokenizer.name: missing; `tokjax tokenizers` lists the names.")
     name, directory = fields.pop("name"), workdir / "tokenizer"
-    if not directory.exists():
+    if not (directory / DESCRIPTION).exists():  # written last: without it, an earlier fit was cut short
         fitted = fit_tokenizer(name, source, **fields)
         fitted.save(directory)
         return fitted
@@ -181,10 +187,28 @@ def train(
 
     Returns:
       The model, and the signal that stopped training before its last step (after saving), or None.
+
+    Raises:
+      SpecError, UnknownNameError, SourceError: a configuration or text that cannot be trained on.
+      CheckpointError: `workdir` holds another run, or only damaged checkpoints.
+      OutputError: `workdir` cannot be written, or another process trains in it.
     """
     workdir = Path(workdir)
     config = json.loads(json.dumps(dict(config)))
     spec = build(RunSpec, config)
+    first = jax.process_index() == 0
+    with only_user(workdir) if first else contextlib.nullcontext():
+        return _train(spec, config, workdir, source, text, progress)
+
+
+def _train(
+    spec: RunSpec,
+    config: Mapping[str, Any],
+    workdir: Path,
+    source: Source | None,
+    text: TokenStream | None,
+    progress: bool,
+) -> tuple[Model, str | None]:
     source = load_source(spec.source) if source is None else source
     fitted = prepare_tokenizer(spec.tokenizer, source.split("train"), workdir)
     system = build_system(spec.system, fitted)
@@ -212,12 +236,18 @@ def train(
 
 
 def seconds_per_step(config: Mapping[str, Any]) -> float:
-    """Measures a training step of `config` on this machine, compilation not counted, by training for a few."""
+    """Measures a training step of `config` on this machine, compilation not counted, by training for a few.
+
+    Raises:
+      Interrupted: by a signal, before it was known.
+    """
     short = json.loads(json.dumps(dict(config)))
     short["train"] |= {"steps": _TIMED_STEPS, "eval_every": _TIMED_STEPS, "time_limit_s": None}
     short["data"]["eval_bytes"] = 1
     with tempfile.TemporaryDirectory() as directory:
-        train(short, directory, progress=False)
+        _, interrupted = train(short, directory, progress=False)
+        if interrupted:
+            raise Interrupted(directory)
         return read_metrics(directory)[-1]["seconds"] / _TIMED_STEPS
 
 

@@ -5,14 +5,16 @@ workdir/checkpoints/00000100/metadata.json   config, tokenizer hash, data positi
                              manifest.json   size and SHA-256 of every other file
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -63,13 +65,13 @@ def save(workdir: Path, state: TrainState, *, metadata: Mapping[str, Any], keep:
     import orbax.checkpoint as ocp
 
     step = int(state.step)
-    folder = workdir / FOLDER
+    folder = (workdir / FOLDER).absolute()
     temporary = folder / f"{_TEMPORARY}{step:08d}"
     training = {"step": state.step, "opt_state": state.opt_state, "system_state": state.system_state}
     items = {"params": state.params, "training": training} | ({} if state.ema is None else {"ema": state.ema})
     try:
         _check_space(folder, items)
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        with _raised_not_logged(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             arguments = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
             checkpointer.save(temporary, args=ocp.args.Composite(**arguments))
         if jax.process_index() == 0:
@@ -195,13 +197,13 @@ def restore(workdir: Path, step: int, target: TrainState) -> TrainState:
 
     training = {"step": target.step, "opt_state": target.opt_state, "system_state": target.system_state}
     items = {"params": target.params, "training": training} | ({} if target.ema is None else {"ema": target.ema})
-    path = workdir / FOLDER / f"{step:08d}"
+    path = (workdir / FOLDER / f"{step:08d}").absolute()
     arguments = {
         name: ocp.args.PyTreeRestore(item=tree, restore_args=ocp.checkpoint_utils.construct_restore_args(tree))
         for name, tree in items.items()
     }
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
+        with _raised_not_logged(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             restored = checkpointer.restore(path, args=ocp.args.Composite(**arguments))
     except (ValueError, KeyError, FileNotFoundError) as error:
         raise CheckpointError(
@@ -225,7 +227,7 @@ def load_for_inference(workdir: str | os.PathLike[str]) -> tuple[Params, dict[st
     import orbax.checkpoint as ocp
     from etils.epath import Path as EPath
 
-    workdir = Path(workdir)
+    workdir = Path(workdir).absolute()
     step = latest(workdir)
     path = workdir / FOLDER / f"{step:08d}"
     path /= "ema" if (path / "ema").is_dir() else "params"
@@ -293,6 +295,18 @@ def _discard(path: Path) -> None:
     doomed = path.with_name(f"{_TEMPORARY}{path.name}")
     os.rename(path, doomed)
     shutil.rmtree(doomed)
+
+
+@contextlib.contextmanager
+def _raised_not_logged() -> Iterator[None]:
+    """Keeps orbax from also logging, with a traceback per thread, the error that it raises."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _write_json(path: Path, value: Any) -> None:
