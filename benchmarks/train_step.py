@@ -7,7 +7,8 @@ with AdamW, written independently. tokjax runs its own `Lm` and training step, w
 reports; PyTorch runs `scaled_dot_product_attention` and each of its AdamW implementations, and reports the loss.
 Every row is a process of its own on the same two cores, and rounds alternate between them. `wall_vs_*` and `cpu_vs_*`
 are PyTorch's best row over this one (above 1, this one is faster): the fastest step in wall-clock seconds, and in CPU
-seconds, which other processes on the machine disturb least but which count PyTorch's waiting threads as busy.
+seconds, which count PyTorch's waiting threads as busy. Run it on an idle machine: contention slows PyTorch's spinning
+threads more than XLA's. `load_before` is the load average when it started.
 """
 
 import argparse
@@ -171,6 +172,7 @@ def start(name: str) -> subprocess.Popen[str] | None:
 
 def measure(names: list[str], rounds: int) -> list[dict[str, Any]]:
     """Times every row in alternation, two steps a turn, the first of which only warms the caches."""
+    load = os.getloadavg()[0]  # other work: well below 1 on a machine whose wall-clock times can be believed
     processes = {name: process for name in names if (process := start(name)) is not None}
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in processes}
     for _ in range(rounds):
@@ -194,6 +196,7 @@ def measure(names: list[str], rounds: int) -> list[dict[str, Any]]:
                 "wall_seconds_median": statistics.median(walls),
                 "cpu_seconds": min(cpus),
                 "rounds": rounds,
+                "load_before": load,
             }
         )
     for peer in ("eager", "compiled"):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import tokjax
+
 ROOT = Path(__file__).parent.parent
 # A folder may import from its own level or a lower one, and never from a higher one.
 LEVELS = [
@@ -58,6 +60,13 @@ def test_import_and_help_load_nothing_heavy():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     )
     assert not loaded & {"jax", "numpy", "flax", "orbax", "tiktoken", "tokenizers", "matplotlib", "rich", "torch"}
+
+
+def test_every_public_name_resolves():
+    for name in tokjax.__all__:
+        assert getattr(tokjax, name) is not None
+    with pytest.raises(AttributeError, match="nonsense"):
+        tokjax.nonsense  # noqa: B018
 
 
 def test_no_machine_paths_no_pickle():

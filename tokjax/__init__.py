@@ -13,8 +13,9 @@ _LAZY = {
     "load_source": "tokjax.data",
     "fit_tokenizer": "tokjax.text",
     "load_tokenizer": "tokjax.text",
-    "train": "tokjax.api",
-    "compare": "tokjax.api",
+    "load_config": "tokjax.experiment.config",
+    "train_model": "tokjax.experiment.run",
+    "load_model": "tokjax.experiment.run",
 }
 
 __all__ = ["__version__", *_LAZY]

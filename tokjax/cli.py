@@ -205,7 +205,9 @@ def _train(arguments: argparse.Namespace) -> int:
     from tokjax.experiment.config import load_config, override
 
     config = override(load_config(arguments.config), arguments.overrides)
-    model, interrupted_by = run.train(json.loads(config.to_json()), arguments.workdir, progress=not arguments.quiet)
+    model, interrupted_by = run.train_model(
+        json.loads(config.to_json()), arguments.workdir, progress=not arguments.quiet
+    )
     saved = "saved in" if model.step else "reached, nothing to save yet, in"
     print(f"step {model.step} of {model.spec.train.steps} {saved} {arguments.workdir}")
     return INTERRUPTED if interrupted_by == "SIGINT" else 0
@@ -217,7 +219,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     from tokjax.data import load_source
     from tokjax.experiment import run
 
-    model = run.load(arguments.workdir)
+    model = run.load_model(arguments.workdir)
     source = load_source(arguments.source or model.spec.source)
     split = arguments.split or ("all" if arguments.source not in (None, model.spec.source) else "test")
     documents = list(source if split == "all" else source.split(split))
@@ -244,7 +246,7 @@ def _sample(arguments: argparse.Namespace) -> int:
         raise SpecError(f"--steps: got {arguments.steps}; draw at least 1 symbol.")
     if not 0 <= arguments.seed < 2**32:
         raise SpecError(f"--seed: got {arguments.seed}; give a whole number from 0 to 2**32 - 1.")
-    model = run.load(arguments.workdir)
+    model = run.load_model(arguments.workdir)
     characters = codecs.getincrementaldecoder("utf-8")("replace")
 
     def show(piece: bytes, final: bool = False) -> None:
@@ -324,8 +326,8 @@ def _writer(path: str | None) -> Iterator[BinaryIO]:
     name, temporary = path or "standard output", None
     try:
         if path is None:
-            yield sys.stdout.buffer
-            sys.stdout.buffer.flush()
+            with open(sys.stdout.fileno(), "wb", closefd=False) as file:  # whole writes, under PYTHONUNBUFFERED too
+                yield file
             return
         target = Path(path)
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")

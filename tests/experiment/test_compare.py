@@ -61,7 +61,7 @@ def test_the_paragraph_is_whole_under_each_system(finished):
 
 def test_a_finished_comparison_is_not_run_again(finished, source, monkeypatch):
     directory, results = finished
-    monkeypatch.setattr(module.run, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(module.run, "train_model", lambda *_, **__: pytest.fail("trained again"))
     assert compare(spec(source), directory, progress=False)["rows"] == results["rows"]
 
 
@@ -71,14 +71,14 @@ def test_other_settings_need_another_directory(finished, source):
 
 
 def test_an_interrupted_comparison_goes_on_to_the_same_numbers(finished, source, tmp_path, monkeypatch):
-    real, calls = module.run.train, []
+    real, calls = module.run.train_model, []
 
     def stop_at_the_third(config, workdir, **options):
         calls.append(workdir)
         model, stopped = real(config, workdir, **options)
         return (model, "SIGINT") if len(calls) == 3 else (model, stopped)
 
-    monkeypatch.setattr(module.run, "train", stop_at_the_third)
+    monkeypatch.setattr(module.run, "train_model", stop_at_the_third)
     with pytest.raises(Interrupted):
         compare(spec(source), tmp_path, progress=False)
     assert not (tmp_path / "results.json").exists()

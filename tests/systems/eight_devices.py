@@ -5,7 +5,7 @@ import sys
 import tempfile
 
 from tokjax.experiment.config import load_config
-from tokjax.experiment.run import train
+from tokjax.experiment.run import train_model
 from tokjax.train import read_metrics
 
 MESHES = ({"data": 8, "fsdp": 1, "tensor": 1}, {"data": 2, "fsdp": 2, "tensor": 2})
@@ -20,7 +20,7 @@ def losses(name: str, source: str, mesh: dict[str, int]) -> list[float]:
     if "vocab_size" in config.tokenizer:
         config.tokenizer.vocab_size = 300
     with tempfile.TemporaryDirectory() as workdir:
-        train(config.to_dict(), workdir, progress=False)
+        train_model(config.to_dict(), workdir, progress=False)
         return [line["loss"] for line in read_metrics(workdir)]
 
 

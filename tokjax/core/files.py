@@ -27,13 +27,15 @@ def write_bytes(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
+        temporary = None
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         raise OutputError(
             f"Cannot write {path}: {error.strerror or error}. Free space or choose another place."
         ) from error
+    finally:  # also after Ctrl-C
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -119,7 +119,7 @@ def _compare(spec: CompareSpec, directory: Path, progress: bool, say: Callable[[
             row = _measured_run(prepared, spec, directory, rate, seed, documents, progress)
             rows.append(row)
             say(f"{entry.name} seed {seed}: {row['bits_per_byte']:.3f} bits/byte in {row['seconds']:.0f} s")
-        shown[entry.name] = _tokens(run.load(_run_directory(directory, entry.name, rate, 0)), paragraph)
+        shown[entry.name] = _tokens(run.load_model(_run_directory(directory, entry.name, rate, 0)), paragraph)
     results = {
         "format": 1,
         "settings": {**dataclasses.asdict(spec), "budget_kind": Budget.parse(spec.budget).kind,
@@ -204,7 +204,7 @@ def _measured_run(
     if done.exists():
         return read_json(done, needs=("system", "seed", "bits_per_byte", "seconds"))
     result = _run(prepared, where, Budget.parse(spec.budget), rate, seed, evaluations=CURVE_POINTS, progress=progress)
-    model = run.load(where)
+    model = run.load_model(where)
     evaluation = model.evaluate(documents)
     shape = model.spec.data
     per_step = train_flops_per_step(model.system, shape.batch_size, shape.length)
@@ -249,14 +249,14 @@ def _run(
     config = json.loads(json.dumps(prepared.config))
     planned = where / "config.json"
     if planned.exists():
-        config = read_json(planned)
+        config = read_json(planned, needs=config)
     else:
         config["optimizer"]["learning_rate"] = rate
         config["train"]["seed"] = seed
         _plan_steps(prepared, config, budget, evaluations)
         prepared.fitted.save(where / "tokenizer")
         write_text(planned, json.dumps(config, indent=1))
-    _, interrupted = run.train(config, where, source=prepared.source, text=prepared.text, progress=progress)
+    _, interrupted = run.train_model(config, where, source=prepared.source, text=prepared.text, progress=progress)
     if interrupted:
         raise Interrupted(where)
     evaluations_made, steps_made = read_evaluations(where), read_metrics(where)

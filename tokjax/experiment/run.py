@@ -27,6 +27,7 @@ from tokjax.objectives.language import LanguageSystem
 from tokjax.sharding import MeshSpec, make_mesh
 from tokjax.text.fitted import DESCRIPTION, Fitted, fit_tokenizer
 from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference, read_metrics
+from tokjax.train.checkpoint import read_metadata
 
 _TIMED_STEPS = 8
 
@@ -168,7 +169,7 @@ def head(source: Source, limit: int) -> list[bytes]:
     return documents
 
 
-def train(
+def train_model(
     config: Mapping[str, Any],
     workdir: str | os.PathLike,
     *,
@@ -210,6 +211,8 @@ def _train(
     progress: bool,
 ) -> tuple[Model, str | None]:
     source = load_source(spec.source) if source is None else source
+    validation = source.split("valid")
+    iter(validation)  # an empty split raises here, not after the first steps
     fitted = prepare_tokenizer(spec.tokenizer, source.split("train"), workdir)
     system = build_system(spec.system, fitted)
     text = token_stream(source.split("train"), fitted) if text is None else text
@@ -218,7 +221,7 @@ def _train(
         shape = spec.data
         return train_batch(text, step, seed=spec.train.seed, batch_size=shape.batch_size, length=shape.length)
 
-    held_out = functools.cache(lambda: head(source.split("valid"), spec.data.eval_bytes))
+    held_out = functools.cache(lambda: head(validation, spec.data.eval_bytes))
 
     def validate(params: Params, step: int) -> dict[str, float]:
         del step
@@ -251,14 +254,21 @@ def seconds_per_step(config: Mapping[str, Any]) -> float:
         return read_metrics(directory)[-1]["seconds"] / _TIMED_STEPS
 
 
-def load(workdir: str | os.PathLike) -> Model:
+def load_model(workdir: str | os.PathLike) -> Model:
     """Returns the model of the newest good checkpoint in `workdir`.
 
     Raises:
-      CheckpointError: none is there, or its tokenizer is missing or another.
+      CheckpointError: none is there, or it was trained with another tokenizer.
+      TokenizerError: its tokenizer is missing or damaged.
     """
     workdir = Path(workdir)
     params, config, step = load_for_inference(workdir)
+    trained_with = read_metadata(workdir, step)["tables_hash"]
     spec = build(RunSpec, config)
     fitted = Fitted.load(workdir / "tokenizer")
+    if fitted.hash != trained_with:
+        raise CheckpointError(
+            f"{workdir}: was trained with another tokenizer (tables {trained_with}) than the one there now "
+            f"({fitted.hash}). Put the tokenizer of the run back."
+        )
     return Model(spec, fitted, build_system(spec.system, fitted), params, step)
