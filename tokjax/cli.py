@@ -2,10 +2,13 @@
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
     warnings.showwarning = _show_warning
     try:
+        with _exit_on_interrupt():
+            importlib.import_module(arguments.loads)
         code = arguments.run(arguments) or 0
         sys.stdout.flush()
         return code
@@ -58,6 +63,24 @@ def main(argv: list[str] | None = None) -> int:
         print(f"tokjax: error: {problem}. Free space or choose another place.", file=sys.stderr)
         _drop_output()
         return OutputError.exit_code
+
+
+@contextlib.contextmanager
+def _exit_on_interrupt() -> Iterator[None]:
+    """Ends the process at once on Ctrl-C: libraries that are being loaded crash on the exception, or swallow it."""
+
+    def leave(*_: Any) -> None:
+        os.write(sys.stderr.fileno(), b"tokjax: interrupted\n")
+        os._exit(INTERRUPTED)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _drop_output() -> None:
@@ -85,12 +108,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tokjax {tokjax.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    def command(name: str, run: Any, text: str, loads: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".", allow_abbrev=False)
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, loads=loads)
         return sub
 
-    sub = command("compare", _compare, "train several systems at equal compute and report bits per byte")
+    sub = command(
+        "compare",
+        _compare,
+        "train several systems at equal compute and report bits per byte",
+        "tokjax.experiment.compare",
+    )
     _source(sub, default="pydocs")
     sub.add_argument(
         "--systems", default="bytes,bpe,hat", help="names of systems or tokenizers, as in bytes,bpe:2048,hat"
@@ -104,7 +132,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="directory of results.json, plots and report.html")
     _quiet(sub)
 
-    sub = command("train", _train, "train one model from a recipe; go on where --workdir stopped")
+    sub = command(
+        "train", _train, "train one model from a recipe; go on where --workdir stopped", "tokjax.experiment.run"
+    )
     sub.add_argument(
         "--config", required=True, metavar="NAME|PATH.py[:variant]", help="recipe; variants smoke, small, paper"
     )
@@ -114,7 +144,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _quiet(sub)
 
-    sub = command("eval", _eval, "score a trained model on whole documents")
+    sub = command("eval", _eval, "score a trained model on whole documents", "tokjax.experiment.run")
     sub.add_argument("--workdir", type=Path, required=True, help="directory of a training run")
     _source(sub, default=None, text="text to score (default: the one it was trained on)")
     sub.add_argument(
@@ -122,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = command("sample", _sample, "continue a prompt with a trained model")
+    sub = command("sample", _sample, "continue a prompt with a trained model", "tokjax.experiment.run")
     sub.add_argument("--workdir", type=Path, required=True, help="directory of a training run")
     sub.add_argument("--prompt", default="", help="text to continue")
     sub.add_argument("--steps", type=int, default=200, help="symbols to draw at most (default: 200)")
@@ -131,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--top-p", type=float, help="draw from the fewest symbols that hold this probability")
     sub.add_argument("--seed", type=int, default=0, help="same seed, same text (default: 0)")
 
-    sub = command("fit", _fit, "learn a tokenizer and save it")
+    sub = command("fit", _fit, "learn a tokenizer and save it", "tokjax.text")
     sub.add_argument("--tokenizer", required=True, metavar="NAME", help="as listed by `tokjax tokenizers`")
     _source(sub, default="pydocs")
     sub.add_argument("--vocab", type=int, help="number of tokens")
@@ -145,7 +175,9 @@ def _parser() -> argparse.ArgumentParser:
         ("encode", _encode, "turn bytes into ids"),
         ("decode", _decode, "turn ids back into the same bytes"),
     ):
-        sub = command(name, run, f"{text}: little-endian uint16 ids, uint32 when the vocabulary exceeds 65,536")
+        sub = command(
+            name, run, f"{text}: little-endian uint16 ids, uint32 when the vocabulary exceeds 65,536", "tokjax.text"
+        )
         sub.add_argument(
             "--tokenizer", required=True, metavar="DIR|NAME|FILE", help="fitted, built-in, or a file to import"
         )
@@ -153,7 +185,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("input", nargs="?", help="file to read (default: standard input)")
         sub.add_argument("output", nargs="?", help="file to write (default: standard output)")
 
-    sub = command("study", _study, "run the smallest honest experiment for a paper's claim")
+    sub = command(
+        "study", _study, "run the smallest honest experiment for a paper's claim", "tokjax.experiment.compare"
+    )
     sub.add_argument("name", help="as listed by `tokjax study list`")
     sub.add_argument("--scale", choices=("smoke", "small", "paper"), default="small", help="default: small")
     sub.add_argument("--seeds", type=int, default=3, help="runs per system (default: 3)")
@@ -161,8 +195,8 @@ def _parser() -> argparse.ArgumentParser:
     _quiet(sub)
 
     for name, text in (("systems", "models"), ("tokenizers", "tokenizers"), ("sources", "sources of text")):
-        command(name, _list, f"list the registered {text}")
-    command("papers", _papers, "list the papers whose systems are implemented")
+        command(name, _list, f"list the registered {text}", "tokjax.core.registry")
+    command("papers", _papers, "list the papers whose systems are implemented", "tokjax.core.registry")
     return parser
 
 

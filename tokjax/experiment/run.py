@@ -248,7 +248,7 @@ def seconds_per_step(config: Mapping[str, Any]) -> float:
     short["train"] |= {"steps": _TIMED_STEPS, "eval_every": _TIMED_STEPS, "time_limit_s": None}
     short["data"]["eval_bytes"] = 1
     with tempfile.TemporaryDirectory() as directory:
-        _, interrupted = train(short, directory, progress=False)
+        _, interrupted = train_model(short, directory, progress=False)
         if interrupted:
             raise Interrupted(directory)
         return read_metrics(directory)[-1]["seconds"] / _TIMED_STEPS
