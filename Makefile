@@ -25,7 +25,7 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	@touch $@
 
 demo: env
-	$(BIN)/tokjax compare --source pydocs --systems bytes,bpe:2048,hat --budget 6e11flops --scale smoke --seeds 3 --out demo
+	$(BIN)/tokjax compare --source pydocs --systems bytes,bpe:2048,hat --budget 4e11flops --scale smoke --seeds 3 --out demo
 
 test: env
 	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
@@ -46,4 +46,4 @@ benchmarks: env
 	for script in splitter bpe codec startup train_step; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf .venv .venv-newest demo build dist *.egg-info

@@ -17,6 +17,7 @@ from tokjax.report.papers import papers_markdown
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+IMAGES = ROOT / "docs" / "images"
 DEMO = RESULTS / "compare_demo.json"
 
 
@@ -29,9 +30,8 @@ def _fill(text: str, name: str, content: str) -> str:
 
 
 def _pick(rows: list[dict[str, Any]], **fields: str) -> dict[str, Any]:
-    """The one row whose fields start with these values."""
-    (row,) = [row for row in rows if all(row.get(key, "").startswith(value) for key, value in fields.items())]
-    return row
+    """The first row whose fields start with these values."""
+    return next(row for row in rows if all(row.get(key, "").startswith(value) for key, value in fields.items()))
 
 
 def _claims(results: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str, float]]:
@@ -94,7 +94,8 @@ def main() -> int:
     if arguments.demo:
         DEMO.write_text((arguments.demo / "results.json").read_text())
         for name in ("bits_per_byte_flops", "bits_per_byte_position"):
-            (ROOT / "docs" / "images" / f"demo_{name}.png").write_bytes((arguments.demo / f"{name}.png").read_bytes())
+            IMAGES.mkdir(exist_ok=True)
+            (IMAGES / f"demo_{name}.png").write_bytes((arguments.demo / f"{name}.png").read_bytes())
     stale = [path for path, text in documents().items() if not path.exists() or path.read_text() != text]
     for path in stale:
         if not arguments.check:

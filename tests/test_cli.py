@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -89,6 +91,7 @@ def test_fit_encode_decode_are_inverse(tmp_path, text):
         (["compare", "--seeds", "0", "--out", "c"], "--seeds"),
         (["eval", "--workdir", "absent"], "absent"),
         (["sample", "--workdir", "absent"], "absent"),
+        (["sample", "--workdir", "absent", "--seed", "99999999999999999999"], "--seed"),
         (["encode", "--tokenizer", "bpe"], "tokjax fit"),
         (["encode", "--tokenizer", "bytes", "absent.bin"], "absent.bin"),
         (["encode", "--tokenizer", "absent/dir"], "absent/dir"),
@@ -109,15 +112,51 @@ def test_mistakes_exit_2_with_one_line(arguments, says, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_is_one_line():
+@pytest.mark.parametrize("command", [["encode", "--tokenizer", "bytes"], ["systems"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_is_one_line(command, unbuffered):
     with open("/dev/full", "wb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "tokjax", "encode", "--tokenizer", "bytes"],
+            [sys.executable, "-m", "tokjax", *command],
             input=b"x" * 100_000, stdout=full, stderr=subprocess.PIPE,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )  # fmt: skip
     assert done.returncode == 2
     assert b"No space left" in done.stderr
-    assert b"Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs file size limits")
+def test_ids_that_fit_in_part_are_an_error_without_buffering():
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000));"
+        "import sys; from tokjax.cli import main; sys.exit(main(['encode', '--tokenizer', 'bytes']))"
+    )
+    with tempfile.TemporaryFile() as out:
+        done = subprocess.run(
+            [sys.executable, "-u", "-c", code], input=b"x" * 100_000, stdout=out, stderr=subprocess.PIPE
+        )
+    assert done.returncode == 2, done.stderr
+
+
+def test_relative_workdirs_prompts_of_any_bytes_and_another_tokenizer(workdir, tmp_path):
+    shutil.copytree(workdir, tmp_path / "w")
+    more = ("train", "--config", "lm:smoke", "--workdir", "w", "--quiet", "--config.tokenizer.vocab_size=300")
+    source = json.loads(next((workdir / "checkpoints").glob("*/metadata.json")).read_text())["config"]["source"]
+    done = tokjax(*more, f"--config.source={source}", "--config.train.steps=21", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    done = subprocess.run(
+        [sys.executable, "-m", "tokjax", "sample", "--workdir", "w", "--steps", "2", "--prompt", b"a\xff\xc3\xa9"],
+        cwd=tmp_path, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.startswith("a\N{REPLACEMENT CHARACTER}é".encode())
+    shutil.rmtree(tmp_path / "w" / "tokenizer")
+    fitted = tmp_path / "w" / "tokenizer"
+    tokjax("fit", "--tokenizer", "bpe", "--source", source, "--split", "test", "--vocab", 300, "--out", fitted)
+    done = tokjax("sample", "--workdir", "w", cwd=tmp_path)
+    assert done.returncode == 2 and b"another tokenizer" in done.stderr
 
 
 def test_configurations_work_from_any_directory(tmp_path):

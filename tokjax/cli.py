@@ -1,23 +1,18 @@
 """The command line: parses, builds, calls. Every import that costs time happens inside the command that needs it."""
 
 import argparse
-import contextlib
 import importlib
 import json
+import logging
 import os
-import signal
 import sys
-import tempfile
-import threading
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import tokjax
-from tokjax.core.errors import OutputError, SourceError, SpecError, TokjaxError
-
-INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
+from tokjax.core.console import INTERRUPTED, drop_output, exit_on_interrupt, reading, show_warning, writing
+from tokjax.core.errors import OutputError, SpecError, TokjaxError
 
 _EXAMPLES = """\
 start here:
@@ -41,60 +36,29 @@ def main(argv: list[str] | None = None) -> int:
     unknown = [a for a in rest if not a.startswith("--config.")]
     if unknown or (arguments.overrides and arguments.command != "train"):
         parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # orbax forgets the futures of a save that raised
     try:
-        with _exit_on_interrupt():
+        with exit_on_interrupt():
             importlib.import_module(arguments.loads)
         code = arguments.run(arguments) or 0
         sys.stdout.flush()
         return code
     except TokjaxError as error:
         print(f"tokjax: error: {error}", file=sys.stderr)
-        _drop_output()
+        drop_output()
         return error.exit_code
     except KeyboardInterrupt:
         print("tokjax: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        _drop_output()
+        drop_output()
         return 1
     except OSError as error:  # the files that tokjax names itself raise typed errors; what is left is printing
         problem = f"{error.filename or 'standard output'}: {error.strerror or error}"
         print(f"tokjax: error: {problem}. Free space or choose another place.", file=sys.stderr)
-        _drop_output()
+        drop_output()
         return OutputError.exit_code
-
-
-@contextlib.contextmanager
-def _exit_on_interrupt() -> Iterator[None]:
-    """Ends the process at once on Ctrl-C: libraries that are being loaded crash on the exception, or swallow it."""
-
-    def leave(*_: Any) -> None:
-        os.write(sys.stderr.fileno(), b"tokjax: interrupted\n")
-        os._exit(INTERRUPTED)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def _drop_output() -> None:
-    """Gives up what standard output has not taken, so that the interpreter does not try again at exit."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """One line on standard error, without the place in the code."""
-    del category
-    print(f"tokjax: warning: {message}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -324,7 +288,7 @@ def _encode(arguments: argparse.Namespace) -> int:
     from tokjax.text.stream import encode_stream
 
     fitted = load_tokenizer(arguments.tokenizer)
-    with _reader(arguments.input) as reader, _writer(arguments.output) as writer:
+    with reading(arguments.input) as reader, writing(arguments.output) as writer:
         if not arguments.text and writer.isatty():
             raise OutputError("Ids are binary; send them to a file or a pipe, or use --text.")
         encode_stream(fitted, reader, writer, text=arguments.text)
@@ -336,47 +300,9 @@ def _decode(arguments: argparse.Namespace) -> int:
     from tokjax.text.stream import decode_stream
 
     fitted = load_tokenizer(arguments.tokenizer)
-    with _reader(arguments.input) as reader, _writer(arguments.output) as writer:
+    with reading(arguments.input) as reader, writing(arguments.output) as writer:
         decode_stream(fitted, reader, writer, text=arguments.text)
     return 0
-
-
-@contextlib.contextmanager
-def _reader(path: str | None) -> Iterator[BinaryIO]:
-    if path is None:
-        yield sys.stdin.buffer
-        return
-    try:
-        file = open(path, "rb")  # noqa: SIM115  (closed below)
-    except OSError as error:
-        raise SourceError(f"Cannot read {path}: {error.strerror}.") from error
-    with file:
-        yield file
-
-
-@contextlib.contextmanager
-def _writer(path: str | None) -> Iterator[BinaryIO]:
-    """Standard output, or a file that appears under its name only when whole."""
-    name, temporary = path or "standard output", None
-    try:
-        if path is None:
-            with open(sys.stdout.fileno(), "wb", closefd=False) as file:  # whole writes, under PYTHONUNBUFFERED too
-                yield file
-            return
-        target = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-        temporary = None
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise OutputError(f"Cannot write {name}: {error.strerror}.") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
 
 
 def _study(arguments: argparse.Namespace) -> int:

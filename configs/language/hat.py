@@ -34,7 +34,7 @@ def get_config(variant: str = "small") -> ConfigDict:
     config = recipe(
         variant,
         tokenizer={"name": "words", "cap": cap},
-        system={"name": "hat", **stacks, "cap": cap, "symbols_per_word": 4.0},
+        system={"name": "hat", **stacks, "cap": cap, "symbols_per_word": 5.0},
     )
     if variant == "paper":
         config.data.length = 8192

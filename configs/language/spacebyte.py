@@ -33,7 +33,7 @@ def get_config(variant: str = "small") -> ConfigDict:
     config = recipe(
         variant,
         tokenizer={"name": "bytes"},
-        system={"name": "spacebyte", **stacks, "bytes_per_word": 6.0 if variant == "paper" else 4.0},
+        system={"name": "spacebyte", **stacks, "bytes_per_word": 6.0 if variant == "paper" else 5.0},
     )
     if variant == "paper":
         config.data.length = 6144

@@ -2,11 +2,13 @@
 
 import json
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tokjax.core.errors import CheckpointError, SpecError
+from tokjax.core.errors import CheckpointError, SourceError, SpecError
 from tokjax.experiment import compare as module
 from tokjax.experiment.compare import CompareSpec, Interrupted, compare
 
@@ -100,3 +102,45 @@ def test_other_budgets(source, tmp_path, budget):
         assert abs(row["train_bytes"] - 20e3) < row["train_bytes"] / row["steps"]
     else:
         assert row["seconds"] < 3
+
+
+def test_settings_bind_only_once_a_run_has_begun(source, tmp_path):
+    with pytest.raises(SpecError, match="--budget"):
+        compare(spec(source, systems=("bytes",), budget="1e6flops"), tmp_path, progress=False)
+    with pytest.raises(SpecError, match="--budget"):  # the budget may be put right; the text has been learned from
+        compare(spec(source, systems=("bytes",), budget="2e6flops"), tmp_path, progress=False)
+    with pytest.raises(CheckpointError, match="source="):
+        compare(spec("stdlib", systems=("bytes",)), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("name", ["row.json", "compare.json"])
+def test_damaged_files_of_a_comparison_are_named(finished, source, tmp_path, name):
+    directory = Path(shutil.copytree(finished[0], tmp_path / "c"))
+    for path in directory.rglob(name):
+        path.write_text("{")
+    with pytest.raises(CheckpointError, match=f"{name}: damaged"):
+        compare(spec(source), directory, progress=False)
+
+
+def test_an_interrupt_while_the_machine_is_timed_is_no_measurement(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(module.run, "train_model", lambda *_, **__: (None, "SIGINT"))
+    with pytest.raises(Interrupted):
+        compare(spec(source, systems=("bytes",), budget="5s"), tmp_path, progress=False)
+    assert not list(tmp_path.rglob("config.json"))
+
+
+def test_a_tokenizer_that_was_cut_short_is_fitted_again(source, tmp_path):
+    documents = module.load_source(source)
+    (tmp_path / "tokenizer").mkdir()
+    fitted = module.run.prepare_tokenizer({"name": "bytes"}, documents, tmp_path)
+    assert module.run.prepare_tokenizer({"name": "bytes"}, documents, tmp_path).hash == fitted.hash
+
+
+def test_a_source_without_validation_documents_is_refused_before_training(tmp_path):
+    (tmp_path / "one.txt").write_text("one document")
+    config = module.contender("bytes", source=f"file:{tmp_path}/one.txt", scale="smoke").config.to_dict()
+    with pytest.raises(SourceError, match="valid is empty"):
+        module.run.train_model(config, tmp_path / "w", progress=False)
+    assert not (tmp_path / "w" / "metrics.jsonl").exists()
+    with pytest.raises(SourceError, match="test is empty"):
+        compare(spec(f"file:{tmp_path}/one.txt"), tmp_path / "c", progress=False)

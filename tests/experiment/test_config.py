@@ -46,6 +46,20 @@ def test_overrides_reach_nested_fields_and_keep_types():
     assert (config.optimizer.learning_rate, config.source, config.train.steps) == (0.01, "stdlib", 7)
 
 
+def test_overrides_reach_fields_that_recipes_leave_at_their_defaults():
+    config = override(
+        load_config("lm:smoke"), ["train.tensorboard=True", "optimizer.ema_decay=0.9", "system.backbone.kv_heads=1"]
+    )
+    assert (config.train.tensorboard, config.optimizer.ema_decay, config.system.backbone.kv_heads) == (True, 0.9, 1)
+
+
+def test_naming_another_tokenizer_replaces_its_fields():
+    config = override(load_config("lm:smoke"), ["tokenizer.name=words", "tokenizer.cap=20"])
+    assert config.tokenizer.to_dict() == {"name": "words", "cap": 20}
+    with pytest.raises(UnknownNameError, match="'hat'"):
+        override(load_config("lm:smoke"), ["system.name=hatt"])
+
+
 @pytest.mark.parametrize(
     ("assignment", "says"),
     [

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_results import build_results
 
-from tokjax.report.statistics import NUMERIC, interval, summary, verdict, welch
+from tokjax.measure.statistics import NUMERIC, interval, summary, verdict, welch
 
 SAMPLE = st.lists(st.floats(-1e3, 1e3).map(lambda x: round(x, 3)), min_size=2, max_size=8)
 

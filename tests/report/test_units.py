@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokjax.report.statistics import Estimate
+from tokjax.measure.statistics import Estimate
 from tokjax.report.units import duration, plural, prefix, si, significant, with_interval
 
 FACTORS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "Z": 1e21, "Y": 1e24}

@@ -104,12 +104,12 @@ class Batch:
 
 @flax.struct.dataclass
 class Scores:
-    """What a language system says of each target. Both are [B, T].
+    """What a language system says of each target.
 
     Attributes:
-      nll: float32, negative log likelihood in nats; 0 where the batch's mask is 0.
-      correct: float32, 1 where the most likely id is the target.
-      overflow: float32 scalar, targets that no cap-limited slot could hold and that were charged log V instead.
+      nll: float32 [B, T], negative log likelihood in nats; 0 where the batch's mask is 0.
+      correct: float32 [B, T], 1 where the most likely id is the target.
+      overflow: float32 scalar, targets past a cap; they are predicted all the same, from what the cap let through.
     """
 
     nll: jax.Array

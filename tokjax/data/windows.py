@@ -95,7 +95,7 @@ def token_stream(source: Source | Sequence[bytes], encoder: Encoder, *, limit_by
     """
     check(limit_bytes is None or limit_bytes > 0, "limit_bytes", limit_bytes, "use a positive number, or None for all")
     iter(source)  # an empty split raises here, saying what to do
-    documents = range(len(source)) if limit_bytes is None else _sample(source, limit_bytes)
+    documents = range(len(source)) if limit_bytes is None else sample(source, limit_bytes)
     end = encoder.size
     dtype = np.uint16 if end < 2**16 else np.uint32
     boundary = np.asarray([end], dtype), np.zeros(1, np.uint8)
@@ -274,8 +274,8 @@ def _epoch_starts(seed: int, epoch: int, pairs: int, length: int) -> np.ndarray:
     return starts
 
 
-def _sample(source: Source | Sequence[bytes], limit_bytes: int) -> list[int]:
-    """Returns, in order, the documents that a fixed random order needs to reach `limit_bytes`."""
+def sample(source: Source | Sequence[bytes], limit_bytes: int) -> list[int]:
+    """Returns, in order, the indices of the documents that a fixed random order needs to reach `limit_bytes`."""
     order = np.argsort(np.random.Philox(key=0).random_raw(len(source)), kind="stable")
     chosen, total = [], 0
     for index in order.tolist():

@@ -5,25 +5,32 @@ learning rate chosen by the same rule on the validation split, and is scored on 
 """
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokjax.core.errors import CheckpointError, SpecError
+from tokjax.core.errors import CheckpointError, NumericsError, SpecError
 from tokjax.core.files import only_user, read_json, write_text
 from tokjax.core.spec import check, fingerprint
 from tokjax.core.types import Source
 from tokjax.data import load_source
 from tokjax.data.windows import TokenStream, token_stream
 from tokjax.experiment import run
-from tokjax.experiment.contenders import Budget, Contender, contender, row_length
+from tokjax.experiment.contenders import Budget, Contender, contender, folder, row_length
 from tokjax.experiment.environment import describe as describe_environment
 from tokjax.experiment.run import Interrupted
-from tokjax.measure.cost import flops_per_byte, parameters, peak_memory_bytes, train_flops_per_step
+from tokjax.measure.cost import (
+    flops_per_byte,
+    parameters,
+    peak_memory_bytes,
+    reset_peak_memory,
+    train_flops_per_step,
+)
 from tokjax.text.fitted import Fitted
-from tokjax.train import read_evaluations, read_metrics
+from tokjax.train import checkpoint, read_evaluations
 
 LEARNING_RATE_STEP = math.sqrt(10.0)
 SWEEP_FRACTION = 0.25  # of the budget, per candidate
@@ -35,6 +42,8 @@ LEARNING_RATE_RULE = (
     f"seed 0; while the best is at an end, one step further (at most {MAX_CANDIDATES} rates); best on the validation "
     "split"
 )
+
+_TRAINED = ("valid_bits_per_byte", "curve", "seconds", "peak_memory_bytes")  # what trained.json holds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +57,7 @@ class CompareSpec:
       scale: variant of the recipes, 'smoke' or 'small'.
       seeds: runs of each system, with seeds 0, 1, ...
       context_bytes: text that a row holds, about.
-      test_bytes: the first documents of the test split, up to so many bytes, are scored.
+      test_bytes: a fixed sample of test documents of about so many bytes is scored, all of them when there are fewer.
     """
 
     source: str
@@ -76,6 +85,10 @@ class _Prepared:
     source: Source
     fitted: Fitted
     text: TokenStream
+
+    @functools.cached_property
+    def seconds_per_step(self) -> float:
+        return run.seconds_per_step(self.config, self.fitted, self.source, self.text)
 
     @property
     def bytes_per_target(self) -> float:
@@ -105,7 +118,7 @@ def compare(
 def _compare(spec: CompareSpec, directory: Path, progress: bool, say: Callable[[str], None]) -> dict[str, Any]:
     contenders = [contender(name, source=spec.source, scale=spec.scale) for name in spec.systems]
     source = load_source(spec.source)
-    documents = run.head(source.split("test"), spec.test_bytes)
+    documents = run.sample_documents(source.split("test"), spec.test_bytes)
     _claim(directory, spec)
     rows: list[dict[str, Any]] = []
     sweep: list[dict[str, Any]] = []
@@ -119,7 +132,7 @@ def _compare(spec: CompareSpec, directory: Path, progress: bool, say: Callable[[
             row = _measured_run(prepared, spec, directory, rate, seed, documents, progress)
             rows.append(row)
             say(f"{entry.name} seed {seed}: {row['bits_per_byte']:.3f} bits/byte in {row['seconds']:.0f} s")
-        shown[entry.name] = _tokens(run.load_model(_run_directory(directory, entry.name, rate, 0)), paragraph)
+        shown[entry.name] = _tokens(run.load_model(_run_directory(directory, prepared, rate, 0)), paragraph)
     results = {
         "format": 1,
         "settings": {**dataclasses.asdict(spec), "budget_kind": Budget.parse(spec.budget).kind,
@@ -151,7 +164,9 @@ def _claim(directory: Path, spec: CompareSpec) -> None:
 
 def _prepare(entry: Contender, spec: CompareSpec, source: Source, directory: Path) -> _Prepared:
     config = json.loads(entry.config.to_json())
-    fitted = run.prepare_tokenizer(config["tokenizer"], source.split("train"), directory / "tokenizers" / entry.name)
+    fitted = run.prepare_tokenizer(
+        config["tokenizer"], source.split("train"), directory / "tokenizers" / folder(entry.name)
+    )
     prepared = _Prepared(entry.name, config, source, fitted, token_stream(source.split("train"), fitted))
     config["data"]["length"] = row_length(spec.context_bytes, prepared.bytes_per_target)
     return prepared
@@ -167,9 +182,14 @@ def _sweep(
 
     def attempt(exponent: int) -> None:
         rate = base * LEARNING_RATE_STEP**exponent
-        where = directory / "sweep" / prepared.name / f"{rate:.2e}"
-        result = _run(prepared, where, share, rate, 0, evaluations=1, progress=progress)
-        tried[exponent] = result["valid_bits_per_byte"]
+        where = directory / "sweep" / folder(prepared.name) / f"{rate:.2e}"
+        try:
+            result = _run(prepared, where, share, rate, 0, evaluations=1, progress=progress)
+        except NumericsError:  # a rate that is too high is an answer; a rerun need not find it again
+            result = dict.fromkeys(_TRAINED)
+            write_text(where / "trained.json", json.dumps(result))
+        bits = result["valid_bits_per_byte"]
+        tried[exponent] = math.inf if bits is None else bits
         say(f"{prepared.name} learning rate {rate:.2e}: {tried[exponent]:.3f} bits/byte on validation")
 
     for exponent in (0, -1, 1):
@@ -178,15 +198,22 @@ def _sweep(
     while len(tried) < MAX_CANDIDATES and best in (min(tried), max(tried)):
         attempt(best - 1 if best == min(tried) else best + 1)
         best = min(tried, key=tried.__getitem__)
+    if math.isinf(tried[best]):
+        raise NumericsError(f"{prepared.name}: every learning rate from {base:.2e} on diverged; lower the recipe's.")
     listed = [
-        {"system": prepared.name, "learning_rate": base * LEARNING_RATE_STEP**e, "bits_per_byte": tried[e]}
-        for e in sorted(tried)
+        {
+            "system": prepared.name,
+            "learning_rate": base * LEARNING_RATE_STEP**exponent,
+            "bits_per_byte": bits if math.isfinite(bits) else None,
+            "best_at_an_end": best in (min(tried), max(tried)),
+        }
+        for exponent, bits in sorted(tried.items())
     ]
     return base * LEARNING_RATE_STEP**best, listed
 
 
-def _run_directory(directory: Path, name: str, rate: float, seed: int) -> Path:
-    return directory / "runs" / name / f"{rate:.2e}-seed{seed}"
+def _run_directory(directory: Path, prepared: _Prepared, rate: float, seed: int) -> Path:
+    return directory / "runs" / folder(prepared.name) / f"{rate:.2e}-seed{seed}"
 
 
 def _measured_run(
@@ -199,7 +226,7 @@ def _measured_run(
     progress: bool,
 ) -> dict[str, Any]:
     """Trains one seed on the whole budget and scores it on the test documents; a row of the results."""
-    where = _run_directory(directory, prepared.name, rate, seed)
+    where = _run_directory(directory, prepared, rate, seed)
     done = where / "row.json"
     if done.exists():
         return read_json(done, needs=("system", "seed", "bits_per_byte", "seconds"))
@@ -221,7 +248,7 @@ def _measured_run(
         "flops_per_byte": flops_per_byte(model.system, shape.length, prepared.bytes_per_target),
         "params": parameters(model.system),
         "seconds": result["seconds"],
-        "peak_memory_bytes": peak_memory_bytes(),
+        "peak_memory_bytes": result["peak_memory_bytes"],
         "train_bytes": model.step * shape.batch_size * shape.length * prepared.bytes_per_target,
         "steps": model.step,
         "length": shape.length,
@@ -242,10 +269,10 @@ def _measured_run(
 def _run(
     prepared: _Prepared, where: Path, budget: Budget, rate: float, seed: int, *, evaluations: int, progress: bool
 ) -> dict[str, Any]:
-    """Trains in `where` unless that is done; returns final validation bits per byte, the curve and seconds."""
+    """Trains in `where` unless that is done; returns `_TRAINED`."""
     done = where / "trained.json"
     if done.exists():
-        return read_json(done, needs=("valid_bits_per_byte", "curve", "seconds"))
+        return read_json(done, needs=_TRAINED)
     config = json.loads(json.dumps(prepared.config))
     planned = where / "config.json"
     if planned.exists():
@@ -256,14 +283,16 @@ def _run(
         _plan_steps(prepared, config, budget, evaluations)
         prepared.fitted.save(where / "tokenizer")
         write_text(planned, json.dumps(config, indent=1))
-    _, interrupted = run.train_model(config, where, source=prepared.source, text=prepared.text, progress=progress)
+    reset_peak_memory()
+    model, interrupted = run.train_model(config, where, source=prepared.source, text=prepared.text, progress=progress)
     if interrupted:
         raise Interrupted(where)
-    evaluations_made, steps_made = read_evaluations(where), read_metrics(where)
-    if not (evaluations_made and steps_made):
+    evaluations_made = read_evaluations(where)
+    if not evaluations_made:
         raise CheckpointError(f"{where}: its logs are damaged. Delete this directory and give the command again.")
     curve = [(line["step"], line["bits_per_byte"]) for line in evaluations_made]
-    result = {"valid_bits_per_byte": curve[-1][1], "curve": curve, "seconds": steps_made[-1]["seconds"]}
+    seconds = checkpoint.read_metadata(where, model.step)["seconds"]
+    result = dict(zip(_TRAINED, (curve[-1][1], curve, seconds, peak_memory_bytes()), strict=True))
     write_text(done, json.dumps(result))
     return result
 
@@ -277,7 +306,7 @@ def _plan_steps(prepared: _Prepared, config: dict[str, Any], budget: Budget, eva
     elif budget.kind == "bytes":
         steps = budget.amount / (shape["batch_size"] * shape["length"] * prepared.bytes_per_target)
     else:
-        steps = budget.amount / run.seconds_per_step(config)
+        steps = budget.amount / prepared.seconds_per_step
         config["train"]["time_limit_s"] = budget.amount
     if steps < MIN_STEPS:
         least = budget.amount * MIN_STEPS / steps / SWEEP_FRACTION

@@ -1,9 +1,11 @@
 """Named configurations and their overrides: the only place, with the command line, that speaks ConfigDict."""
 
 import ast
+import dataclasses
 import importlib
 import pkgutil
 import runpy
+import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from tokjax.core.errors import SpecError, UnknownNameError, UserError, nearest
+from tokjax.core.registry import systems, tokenizers
+from tokjax.experiment.run import DataSpec
+from tokjax.sharding import MeshSpec
+from tokjax.train import OptimizerSpec, TrainSpec
 
 VARIANTS = ("smoke", "small", "paper")
 
@@ -34,7 +40,7 @@ def load_config(reference: str) -> ConfigDict:
     variant = variant or "small"
     if variant not in VARIANTS:
         raise SpecError(f"--config {reference}: no variant {variant!r}.{nearest(variant, VARIANTS)}")
-    return _recipe(name)(variant)
+    return complete(_recipe(name)(variant))
 
 
 def _recipe(name: str) -> Callable[[str], ConfigDict]:
@@ -52,8 +58,32 @@ def _recipe(name: str) -> Callable[[str], ConfigDict]:
     return importlib.import_module(names[name]).get_config
 
 
+def complete(config: ConfigDict) -> ConfigDict:
+    """Adds every optional field with its default, so that an override can reach it."""
+    with config.unlocked():
+        _fill(config.data, DataSpec)
+        _fill(config.optimizer, OptimizerSpec)
+        _fill(config.train, TrainSpec)
+        _fill(config.mesh, MeshSpec)
+        _fill(config.system, systems[config.system.name])
+        if config.tokenizer.name in tokenizers:
+            _fill(config.tokenizer, tokenizers[config.tokenizer.name])
+    return config
+
+
+def _fill(group: ConfigDict, spec_class: type) -> None:
+    hints = typing.get_type_hints(spec_class)
+    for field in dataclasses.fields(spec_class):
+        if dataclasses.is_dataclass(hints[field.name]) and field.name in group:
+            _fill(group[field.name], hints[field.name])
+        elif field.default is not dataclasses.MISSING and field.name not in (*group, "vocab_size"):
+            group[field.name] = field.default
+
+
 def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
     """Applies `a.b=value` assignments to existing fields; values are Python literals, else strings.
+
+    Naming another tokenizer or system replaces its group by that one's defaults.
 
     Raises:
       SpecError: a field that does not exist (with the nearest name) or a value of another type.
@@ -71,6 +101,11 @@ def override(config: ConfigDict, assignments: Iterable[str]) -> ConfigDict:
                 raise SpecError(f"--config.{path}: {at} has no field {name!r}.{nearest(name, known)}")
             if depth < len(parents):
                 node = node[name]
+        if field == "name" and text != node[field]:
+            with config.unlocked():
+                config[parents[0]] = {"name": text}
+            complete(config)
+            continue
         try:
             with node.unlocked():
                 node[field] = _literal(text, node[field])

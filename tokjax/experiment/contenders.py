@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -67,13 +68,18 @@ class Contender:
 def contender(name: str, *, source: str, scale: str) -> Contender:
     """Returns the contender called `name`: a system, a tokenizer (read by `lm`), or SYSTEM/TOKENIZER.
 
-    A tokenizer may carry its vocabulary size, as in `bpe:2048`.
+    A tokenizer may carry its vocabulary size, as in `bpe:2048`; a path is a tokenizer that was fitted before.
 
     Raises:
       UnknownNameError: neither a system nor a tokenizer.
     """
     base, _, size = name.partition(":")
     system, slash, tokenizer = base.partition("/")
+    if system not in systems and (slash or system not in tokenizers) and Path(name).exists():
+        config = load_config(f"lm:{scale}")
+        with config.unlocked():
+            config.source, config.tokenizer = source, {"name": name}
+        return Contender(name, config)
     if not slash and system not in systems:
         if system not in tokenizers:
             known = [*systems, *tokenizers]
@@ -96,6 +102,11 @@ def contender(name: str, *, source: str, scale: str) -> Contender:
                 )
             config.tokenizer.vocab_size = int(size)
     return Contender(name, config)
+
+
+def folder(name: str) -> str:
+    """Returns a name for the directory of the contender `name`, which may itself be a path."""
+    return re.sub(r"[^\w.:-]", "_", name)
 
 
 def _takes_vocab_size(tokenizer: str) -> bool:

@@ -15,17 +15,17 @@ import numpy as np
 
 from tokjax.core.errors import CheckpointError, SpecError
 from tokjax.core.files import only_user
-from tokjax.core.registry import systems
+from tokjax.core.registry import systems, tokenizers
 from tokjax.core.spec import build, check, to_dict
 from tokjax.core.types import Batch, Params, Source
 from tokjax.data import load_source
-from tokjax.data.windows import TokenStream, token_stream, train_batch
+from tokjax.data.windows import TokenStream, sample, token_stream, train_batch
 from tokjax.generate.decoding import stream
 from tokjax.generate.sampling import SamplingSpec
 from tokjax.measure.language import Evaluation, ScoredText, evaluate, score_documents
 from tokjax.objectives.language import LanguageSystem
 from tokjax.sharding import MeshSpec, make_mesh
-from tokjax.text.fitted import DESCRIPTION, Fitted, fit_tokenizer
+from tokjax.text.fitted import DESCRIPTION, Fitted, fit_tokenizer, load_tokenizer
 from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference, read_metrics
 from tokjax.train.checkpoint import read_metadata
 
@@ -43,7 +43,7 @@ class DataSpec:
     Attributes:
       length: T, positions of a row.
       batch_size: B, rows of a batch over all devices and hosts.
-      eval_bytes: the first documents of the validation split, up to so many bytes, are scored during training.
+      eval_bytes: a fixed sample of validation documents of about so many bytes is scored during training.
     """
 
     length: int
@@ -137,6 +137,8 @@ def build_system(config: Mapping[str, Any], fitted: Fitted) -> LanguageSystem:
 def prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path) -> Fitted:
     """Returns the tokenizer saved in `workdir`, or fits it on `source` and saves it there.
 
+    Where `name` is not registered but a path, the tokenizer saved or to be imported there is taken as it is.
+
     Raises:
       CheckpointError: the saved one has another name or other fields.
     """
@@ -144,12 +146,17 @@ def prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path) 
     if "name" not in fields:
         raise SpecError("tokenizer.name: missing; `tokjax tokenizers` lists the names.")
     name, directory = fields.pop("name"), workdir / "tokenizer"
+    ready = load_tokenizer(name) if name not in tokenizers and Path(name).exists() else None
     if not (directory / DESCRIPTION).exists():  # written last: without it, an earlier fit was cut short
-        fitted = fit_tokenizer(name, source, **fields)
+        fitted = ready or fit_tokenizer(name, source, **fields)
         fitted.save(directory)
         return fitted
     fitted = Fitted.load(directory)
     saved = to_dict(fitted.spec)
+    if ready is not None:
+        if ready.hash != fitted.hash:
+            raise CheckpointError(f"{directory} holds another tokenizer than {name}. Choose another --workdir.")
+        return fitted
     if fitted.name != name or any(saved.get(field) != value for field, value in fields.items()):
         raise CheckpointError(
             f"{directory} holds {fitted.name} {saved}, not {name} {fields}. Choose another --workdir."
@@ -157,16 +164,10 @@ def prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path) 
     return fitted
 
 
-def head(source: Source, limit: int) -> list[bytes]:
-    """Returns the first documents of `source` whose sizes sum to `limit` bytes at most, one at least."""
-    documents: list[bytes] = []
-    total = 0
-    for raw in source:
-        total += len(raw)
-        if documents and total > limit:
-            break
-        documents.append(raw)
-    return documents
+def sample_documents(source: Source, limit_bytes: int) -> list[bytes]:
+    """Returns a fixed random sample of whole documents that hold about `limit_bytes`, or all of them."""
+    iter(source)  # an empty split raises here, saying what to do
+    return [source[index] for index in sample(source, limit_bytes)]
 
 
 def train_model(
@@ -219,9 +220,12 @@ def _train(
 
     def batch(step: int) -> Batch:
         shape = spec.data
-        return train_batch(text, step, seed=spec.train.seed, batch_size=shape.batch_size, length=shape.length)
+        return train_batch(
+            text, step, seed=spec.train.seed, batch_size=shape.batch_size, length=shape.length,
+            host=jax.process_index(), hosts=jax.process_count(),
+        )  # fmt: skip
 
-    held_out = functools.cache(lambda: head(validation, spec.data.eval_bytes))
+    held_out = functools.cache(lambda: sample_documents(validation, spec.data.eval_bytes))
 
     def validate(params: Params, step: int) -> dict[str, float]:
         del step
@@ -238,7 +242,7 @@ def _train(
     return Model(spec, fitted, system, state.inference_params, int(state.step)), interrupted_by
 
 
-def seconds_per_step(config: Mapping[str, Any]) -> float:
+def seconds_per_step(config: Mapping[str, Any], fitted: Fitted, source: Source, text: TokenStream) -> float:
     """Measures a training step of `config` on this machine, compilation not counted, by training for a few.
 
     Raises:
@@ -246,9 +250,11 @@ def seconds_per_step(config: Mapping[str, Any]) -> float:
     """
     short = json.loads(json.dumps(dict(config)))
     short["train"] |= {"steps": _TIMED_STEPS, "eval_every": _TIMED_STEPS, "time_limit_s": None}
+    short["optimizer"]["warmup_steps"] = 1
     short["data"]["eval_bytes"] = 1
     with tempfile.TemporaryDirectory() as directory:
-        _, interrupted = train_model(short, directory, progress=False)
+        fitted.save(Path(directory) / "tokenizer")
+        _, interrupted = train_model(short, directory, source=source, text=text, progress=False)
         if interrupted:
             raise Interrupted(directory)
         return read_metrics(directory)[-1]["seconds"] / _TIMED_STEPS

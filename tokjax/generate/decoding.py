@@ -12,6 +12,8 @@ from tokjax.core.types import Params
 from tokjax.generate.sampling import SamplingSpec, choose
 from tokjax.objectives.language import LanguageSystem
 
+SLOTS = 64  # caches hold a multiple of so many symbols, so that prompts of many lengths share programs
+
 
 def prefill(system: LanguageSystem, params: Params, state: Any, ids: jax.Array) -> tuple[jax.Array, Any]:
     """Feeds the prompt `ids` [B, T]; returns (logits [B, T, V] of what follows each symbol, the state after all)."""
@@ -54,7 +56,7 @@ def generate(
     return ids.T
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)
 def _programs(system: LanguageSystem, sampling: SamplingSpec, slots: int):
     init = jax.jit(lambda params: system.init_decode(params, 1, slots))
     step = jax.jit(system.decode, donate_argnums=1)
@@ -77,7 +79,7 @@ def stream(
     """
     if not prompt:
         raise SpecError("prompt: no symbols; start it with the end-of-document id.")
-    init, step, pick = _programs(system, sampling or SamplingSpec(), len(prompt) + steps)
+    init, step, pick = _programs(system, sampling or SamplingSpec(), -(-(len(prompt) + steps) // SLOTS) * SLOTS)
     state = init(params)
     for symbol in prompt:
         logits, state = step(params, state, jnp.array([symbol], jnp.int32))

@@ -4,8 +4,10 @@ FLOPs are counted analytically by each system (XLA counts the body of a loop onc
 unrolled programs in the tests. A training step costs three forward passes.
 """
 
+import contextlib
 import resource
 import sys
+from pathlib import Path
 
 from tokjax.core.types import System
 from tokjax.nn.param import count
@@ -29,6 +31,19 @@ def parameters(system: System) -> int:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident set of this process so far, in bytes (host memory; device memory is the device's to tell)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    """Largest resident set of this process since `reset_peak_memory`, in bytes.
+
+    Host memory only, and all of it: what the process already held counts. Where there is no /proc, since its start.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def reset_peak_memory() -> None:
+    """Starts the peak of `peak_memory_bytes` anew; does nothing where the system has no such switch."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")

@@ -127,17 +127,16 @@ def by_position(scored: ScoredText) -> tuple[tuple[int, float], ...]:
 def next_word_accuracy(scored: ScoredText, documents: Sequence[bytes]) -> float:
     """Share of the splitter's words that greedy decoding of the true prefix gets entirely right.
 
-    A word is right when every target that covers one of its bytes was the most likely id. A target that stands for no
-    bytes belongs to the word before it; the end of a document belongs to none.
+    A word is right when every target that covers one of its bytes was the most likely id. Targets that stand for no
+    bytes (ends of words and documents) do not count: most systems never predict where a word ends.
     """
     tables = unicode_tables()
     ends = np.cumsum(np.concatenate([piece_lengths(raw, WORD_CAP, tables) for raw in documents]))
     if not len(ends):
         return math.nan
-    is_document_end = np.append(scored.document[1:] != scored.document[:-1], True)
-    wrong = ~scored.correct & ~is_document_end
+    wrong = ~scored.correct & (scored.units > 0)
     stop = scored.start[wrong] + scored.units[wrong]
-    first = np.searchsorted(ends, np.where(scored.units[wrong] > 0, scored.start[wrong], stop - 1), side="right")
+    first = np.searchsorted(ends, scored.start[wrong], side="right")
     last = np.searchsorted(ends, stop - 1, side="right")
     spoiled = np.zeros(len(ends) + 1, np.int64)
     np.add.at(spoiled, np.minimum(first, len(ends)), 1)

@@ -106,4 +106,7 @@ def embed(table: jax.Array, ids: jax.Array, dtype: str = "float32") -> jax.Array
 
 def readout(table: jax.Array, hidden: jax.Array, vocab_size: int) -> jax.Array:
     """Returns float32 logits [B, T, V] of `hidden` [B, T, D] against the first V rows of `table`."""
-    return project(hidden, table[:vocab_size].T).astype(jnp.float32)
+    if hidden.dtype == jnp.float32:
+        return project(hidden, table[:vocab_size].T)
+    weights = table[:vocab_size].astype(hidden.dtype)
+    return jnp.einsum("btd,vd->btv", hidden, weights, preferred_element_type=jnp.float32)

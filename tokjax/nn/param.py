@@ -83,16 +83,6 @@ def materialize(tree: Any, key: jax.Array) -> Any:
     )
 
 
-def abstract(tree: Any) -> Any:
-    """The same tree of `jax.ShapeDtypeStruct`, without memory."""
-    return _map(lambda p: jax.ShapeDtypeStruct(p.shape, jnp.float32), tree)
-
-
-def axes(tree: Any) -> Any:
-    """The tree of logical axis names, one tuple per array."""
-    return _map(lambda p: p.axes, tree)
-
-
 def decay_mask(tree: Any) -> Any:
     """The tree of booleans that says where weight decay applies."""
     return _map(lambda p: p.decay, tree)

@@ -6,8 +6,8 @@ from typing import Any
 
 from tokjax.core.errors import SourceError
 from tokjax.core.files import write_bytes, write_text
+from tokjax.measure.statistics import Estimate, Verdict, interval, summary, verdict
 from tokjax.report.sentences import headline
-from tokjax.report.statistics import Estimate, Verdict, interval, summary, verdict
 from tokjax.report.table import markdown_table, terminal_table
 
 FORMAT = 1

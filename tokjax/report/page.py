@@ -7,10 +7,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tokjax.measure.statistics import interval, rows_by_system
 from tokjax.report.paragraph import paragraph_html
 from tokjax.report.plots import figures, render
 from tokjax.report.sentences import budget, certainty, lead
-from tokjax.report.statistics import interval, rows_by_system
 from tokjax.report.style import SCRIPT, STYLE
 from tokjax.report.table import COLUMNS, cells
 from tokjax.report.units import MISSING, plural, si, significant

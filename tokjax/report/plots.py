@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tokjax.report.statistics import interval, is_number, rows_by_system
+from tokjax.measure.statistics import interval, is_number, rows_by_system
 from tokjax.report.units import si
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tokjax.report.statistics import CONFIDENCE, summary, verdict
+from tokjax.measure.statistics import CONFIDENCE, summary, verdict
 from tokjax.report.units import duration, fixed, si, with_interval
 
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from tokjax.measure.statistics import summary, verdict
 from tokjax.report.sentences import headline
-from tokjax.report.statistics import summary, verdict
 from tokjax.report.units import MISSING, fixed, prefix, significant, time_unit, typical, with_interval
 
 if TYPE_CHECKING:

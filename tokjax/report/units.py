@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from tokjax.report.statistics import Estimate
+from tokjax.measure.statistics import Estimate
 
 MISSING = "–"
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")

@@ -10,6 +10,7 @@ import numpy as np
 
 from tokjax.core.registry import Paper, studies
 from tokjax.experiment.compare import CompareSpec, compare
+from tokjax.measure.statistics import welch
 from tokjax.studies.result import Result
 
 _BUDGETS = {"smoke": "4e10flops", "small": "2e12flops", "paper": "1e19flops"}
@@ -39,21 +40,27 @@ def spacebyte(*, scale: str, seeds: int, directory: Path, progress: bool = True)
         context_bytes=128 if scale == "smoke" else 512,
     )
     results = compare(spec, directory, progress=progress, say=print)
-    bits = {
-        name: float(np.mean([row["bits_per_byte"] for row in results["rows"] if row["system"] == name]))
-        for name in _SYSTEMS
-    }
+    bits = {name: [row["bits_per_byte"] for row in results["rows"] if row["system"] == name] for name in _SYSTEMS}
     result = Result(rows=results["rows"], verdict=verdict(bits), environment=results["environment"])
     result.write(directory)
     return result
 
 
-def verdict(bits: dict[str, float]) -> str:
-    """Judges mean bits per byte by system against the two halves of the claim."""
-    beats_bytes = bits["spacebyte"] < min(bits["bytes"], bits["megabyte"])
-    matches_subwords = bits["spacebyte"] <= (1 + _CLOSE) * bits["bpe"]
+def verdict(bits: dict[str, list[float]]) -> str:
+    """Judges bits per byte of each seed, by system, against the two halves of the claim.
+
+    A half holds only where the 95% interval of the difference (Welch) leaves no doubt; a single seed has no interval
+    and is judged by its value.
+    """
+
+    def below(name: str, bound: list[float]) -> bool:
+        difference, _ = welch(bits[name], bound)
+        return (difference.mean or 0.0) > (difference.half_width or 0.0)
+
+    beats_bytes = below("spacebyte", bits["bytes"]) and below("spacebyte", bits["megabyte"])
+    matches_subwords = below("spacebyte", [(1 + _CLOSE) * value for value in bits["bpe"]])
     word = {2: "reproduced", 1: "partly reproduced", 0: "not reproduced"}[beats_bytes + matches_subwords]
-    ours = ", ".join(f"{name} {value:.3f}" for name, value in bits.items())
+    ours = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in bits.items())
     return (
         f"{word}: bits per byte {ours}. SpaceByte {'beats' if beats_bytes else 'does not beat'} the other byte models "
         f"and is {'within' if matches_subwords else 'not within'} {_CLOSE:.0%} of BPE. "

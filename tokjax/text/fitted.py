@@ -130,7 +130,7 @@ def fit_tokenizer(name: str, source: Source, *, key: jax.Array | None = None, **
     """Fits the registered tokenizer `name` to every record of `source`.
 
     Args:
-      name: see `tokjax list tokenizers`.
+      name: see `tokjax tokenizers`.
       source: the raw records.
       key: randomness, for the tokenizers that use it.
       **spec_fields: fields of the tokenizer's spec, such as `vocab_size=8192`.

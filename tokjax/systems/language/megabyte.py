@@ -39,8 +39,10 @@ VOCAB_SIZE = 257  # bytes and the end of document
 class Megabyte(LanguageSystem):
     """Fixed patches of bytes, global model over patches, local model inside.
 
-    Rows hold several documents, which the paper's do not: a patch reads only the bytes of the document that its last
-    byte belongs to, and a byte reads only patches of its own document.
+    Departures from the paper: rows hold several documents, so a patch reads only the bytes of the document that its
+    last byte belongs to, and a byte reads only patches of its own document; the start vector stands in for the global
+    output that a first patch lacks instead of being fed to the global stack; positions are rotary, and each stack ends
+    in its norm.
 
     Attributes:
       backbone: the global stack, over patches.
@@ -102,7 +104,9 @@ class Megabyte(LanguageSystem):
 
         # Local: causal inside each patch, every patch a row of its own.
         x = (layers.embed(params["embedding"], ids, dtype) + context).reshape(B * N, P, -1)
-        attend = functools.partial(attention, segment_ids=segments.reshape(B * N, P), causal=True)
+        attend = functools.partial(
+            attention, segment_ids=segments.reshape(B * N, P), causal=True, implementation=self.local.attention
+        )
         x = transformer(self.local, params["local"], x, jnp.arange(P), attend)
         x = x.reshape(B, N * P, -1)[:, :length]
         return layers.readout(params["embedding"], x, self.vocab_size), 0.0

@@ -48,6 +48,8 @@ VOCAB_SIZE = 257  # bytes and the end of document
 class SpaceByte(LanguageSystem):
     """Byte transformer with global blocks at word starts.
 
+    Departures from the paper: positions are rotary in every stack, and each stack ends in its norm.
+
     Attributes:
       backbone: the global stack, at word starts.
       before: local stack ahead of it.
