@@ -49,14 +49,22 @@ def _claims(results: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str,
         yield "bpe", f"BPE encode of {text}", "calling tiktoken directly", row["cpu_speed_over_tiktoken"]
     for name in ("bytes", "words", "bpe") if "codec" in results else ():
         row = _pick(results["codec"]["rows"], tokenizer=name, measure="memory")
-        what = f"peak memory of `encode` of 1 GB with `{name}` ({row['peak_megabytes']:.0f} MB)"
-        yield "codec", what, "the same of 1 MB", row["peak_megabytes"] / row["peak_megabytes_for_1_megabyte"]
+        speed = _pick(results["codec"]["rows"], tokenizer=name, measure="throughput")
+        what = (
+            f"`encode` of 1 GB with `{name}`: {row['peak_megabytes']:.0f} MB at its peak "
+            f"(encodes {speed['encode_megabytes_per_second']:.0f} MB/s, "
+            f"decodes {speed['decode_megabytes_per_second']:.0f} MB/s)"
+        )
+        yield "codec", what, "the peak of 1 MB", row["peak_megabytes"] / row["peak_megabytes_for_1_megabyte"]
     if "startup" in results:
         row = _pick(results["startup"]["rows"], command="tokjax --help")
         yield "startup", f"time of `tokjax --help` ({row['seconds']:.2f} s)", "`import jax`", row["over_import_jax"]
     if "train_step" in results:
         row = _pick(results["train_step"]["rows"], name="tokjax")
-        yield "train_step", "training speed of `lm`, 6 layers of 256, 512 bytes", "PyTorch, eager", row["wall_vs_eager"]
+        what = "training speed of `lm`, 6 layers of 256, 512 bytes"
+        yield "train_step", what, "PyTorch, eager", row["wall_vs_eager"]
+        if "wall_vs_compiled" in row:
+            yield "train_step", what, "PyTorch, `torch.compile`", row["wall_vs_compiled"]
 
 
 def _benchmark_table() -> str:

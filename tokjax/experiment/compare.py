@@ -124,15 +124,17 @@ def _compare(spec: CompareSpec, directory: Path, progress: bool, say: Callable[[
     sweep: list[dict[str, Any]] = []
     paragraph = _paragraph(documents)
     shown: dict[str, Any] = {}
-    for entry in contenders:
-        prepared = _prepare(entry, spec, source, directory)
+    everything = [_prepare(entry, spec, source, directory) for entry in contenders]
+    for prepared in everything:  # a budget too small for one is found before any is trained
+        _affordable_steps(prepared, Budget.parse(spec.budget).share(SWEEP_FRACTION))
+    for prepared in everything:
         rate, tried = _sweep(prepared, spec, directory, progress, say)
         sweep += tried
         for seed in range(spec.seeds):
             row = _measured_run(prepared, spec, directory, rate, seed, documents, progress)
             rows.append(row)
-            say(f"{entry.name} seed {seed}: {row['bits_per_byte']:.3f} bits/byte in {row['seconds']:.0f} s")
-        shown[entry.name] = _tokens(run.load_model(_run_directory(directory, prepared, rate, 0)), paragraph)
+            say(f"{prepared.name} seed {seed}: {row['bits_per_byte']:.3f} bits/byte in {row['seconds']:.0f} s")
+        shown[prepared.name] = _tokens(run.load_model(_run_directory(directory, prepared, rate, 0)), paragraph)
     results = {
         "format": 1,
         "settings": {**dataclasses.asdict(spec), "budget_kind": Budget.parse(spec.budget).kind,
@@ -297,29 +299,39 @@ def _run(
     return result
 
 
+def _affordable_steps(prepared: _Prepared, budget: Budget) -> int:
+    """Returns the steps that spend `budget`.
+
+    Raises:
+      SpecError: fewer than `MIN_STEPS`.
+    """
+    shape = prepared.config["data"]
+    if budget.kind == "flops":
+        system = run.build_system(prepared.config["system"], prepared.fitted)
+        cost = train_flops_per_step(system, shape["batch_size"], shape["length"])
+    elif budget.kind == "bytes":
+        cost = shape["batch_size"] * shape["length"] * prepared.bytes_per_target
+    else:
+        cost = prepared.seconds_per_step
+    steps = budget.amount / cost
+    if steps < MIN_STEPS:
+        raise SpecError(
+            f"--budget: {prepared.name} makes {steps:.1f} steps; give at least "
+            f"{cost * MIN_STEPS / SWEEP_FRACTION:.2g} {budget.kind}, or a smaller --scale."
+        )
+    return round(steps)
+
+
 def _plan_steps(prepared: _Prepared, config: dict[str, Any], budget: Budget, evaluations: int) -> None:
     """Sets the steps that spend `budget`, and the cadence of `evaluations` and checkpoints with them."""
-    shape = config["data"]
-    system = run.build_system(config["system"], prepared.fitted)
-    if budget.kind == "flops":
-        steps = budget.amount / train_flops_per_step(system, shape["batch_size"], shape["length"])
-    elif budget.kind == "bytes":
-        steps = budget.amount / (shape["batch_size"] * shape["length"] * prepared.bytes_per_target)
-    else:
-        steps = budget.amount / prepared.seconds_per_step
-        config["train"]["time_limit_s"] = budget.amount
-    if steps < MIN_STEPS:
-        least = budget.amount * MIN_STEPS / steps / SWEEP_FRACTION
-        raise SpecError(
-            f"--budget: {prepared.name} makes {steps:.1f} steps; give at least {least:.2g} {budget.kind}, "
-            "or a smaller --scale."
-        )
-    steps = round(steps)
+    steps = _affordable_steps(prepared, budget)
     config["train"]["steps"] = steps
-    config["train"]["eval_every"] = max(1, math.ceil(steps / evaluations))
-    config["train"]["checkpoint_every"] = max(1, math.ceil(steps / 2))
+    config["train"]["eval_every"] = math.ceil(steps / evaluations)
+    config["train"]["checkpoint_every"] = math.ceil(steps / 2)
     config["train"]["log_every"] = max(1, steps // 50)
     config["optimizer"]["warmup_steps"] = max(1, steps // 20)
+    if budget.kind == "seconds":
+        config["train"]["time_limit_s"] = budget.amount
 
 
 def _paragraph(documents: Sequence[bytes], size: int = 600) -> bytes:
