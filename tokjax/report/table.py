@@ -41,7 +41,7 @@ COLUMNS = (
     Column("tokenizer", "its name and number of symbols, the end of a document included", "tokenizer", "text"),
     Column("bits/byte", "on the test text, lower is better: mean over seeds ± half width of the 95 % interval",
            "bits_per_byte", "interval"),
-    Column("bytes/token", "of the test text; bytes and ends of words are tokens of `words`", "bytes_per_token", "ratio"),
+    Column("bytes/token", "of the test text; ends of words are tokens of `words`", "bytes_per_token", "ratio"),
     Column("next word", "words of the test text predicted entirely right, given the true text before",
            "next_word_accuracy", "percent", "%"),
     Column("params", "numbers that training adjusts", "params", "si"),
