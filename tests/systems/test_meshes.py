@@ -11,7 +11,7 @@ import pytest
 
 from tokjax.core.registry import systems
 
-SCRIPT = Path(__file__).parent / "eight_devices.py"
+SCRIPT = Path(__file__).parent / "mesh_losses.py"
 
 
 def losses(name, source, devices):
