@@ -88,6 +88,31 @@ def test_rows_are_independent(name):
     np.testing.assert_array_equal(together, backwards[::-1])
 
 
+@every_system
+def test_documents_of_a_row_never_see_each_other(name):
+    """What the first document says changes no logit of the second, to the last bit, even when caps are hit."""
+    _, fitted, params = case(name)
+
+    def batch(first):
+        ids = [fitted.end_of_document, *fitted.encode(first).tolist()]
+        start = len(ids)
+        ids += [fitted.end_of_document, *fitted.encode(b"and so on, to the end. " * 9).tolist()]
+        whole = stream_batch(jnp.array([ids[:128]], jnp.int32))
+        at = jnp.arange(128)
+        segments = jnp.where(at < start, 1, 2)[None].astype(jnp.int32)
+        return whole.replace(segment_ids=segments, positions=jnp.where(at < start, at, at - start)[None]), start
+
+    letters = b"abcdefghijklmnopqrstuvwxyz"  # one word each: more words than hat's row of 128 has slots for
+    (one, start), (other, same_start) = (
+        batch(b" ".join(letters[i : i + 1] for i in range(26))),
+        batch(b" ".join(letters[i : i + 1] for i in reversed(range(26)))),
+    )
+    assert start == same_start
+    before, after = (logits_of(name)(params, x) for x in (one, other))
+    np.testing.assert_array_equal(before[:, start:], after[:, start:])
+    assert jnp.any(before[:, 3:start] != after[:, 3:start])
+
+
 @functools.cache
 def nll_of(name):
     return jax.jit(case(name)[0].nll)

@@ -131,7 +131,10 @@ class Hat(LanguageSystem):
         predicted = layers.project(predicted, params["to_bytes"]).astype(embedded.dtype)
 
         # A word's end is where the decoder reads the backbone's prediction of the next word.
-        first = take_positions(predicted, jnp.clip(ends - 1, 0, W - 1))
+        # Past the cap that is the last word which has a slot, unless it belongs to another document.
+        slot = jnp.clip(ends - 1, 0, W - 1)
+        own = take_positions(segments, slot) == batch.segment_ids
+        first = take_positions(predicted, slot) * own[..., None]
         inputs = jnp.where(is_end[..., None], first, embedded)
         decoded = self._local(self.decoder, params["decoder"], inputs, batch.positions, written, causal=True)
         overflow = jnp.sum((ends > W) * batch.loss_mask)
