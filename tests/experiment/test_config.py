@@ -2,9 +2,11 @@
 
 import pytest
 
-from tokjax.core.errors import SpecError, UnknownNameError, UserError
+from tokjax.core.errors import CheckpointError, SpecError, UnknownNameError, UserError
 from tokjax.experiment.config import config_names, load_config, override
 from tokjax.experiment.contenders import Budget, contender, row_length
+from tokjax.experiment.run import prepare_tokenizer
+from tokjax.text import fit_tokenizer
 
 
 def test_every_recipe_has_every_variant():
@@ -120,3 +122,15 @@ def test_rows_hold_about_the_same_text():
     assert row_length(512, 1.0) == 512
     assert row_length(512, 4.1) == 128
     assert row_length(512, 100.0) == 32
+
+
+def test_a_saved_tokenizer_is_a_contender(tmp_path):
+    """A path is taken as it is, kept with the run, and not exchanged afterwards."""
+    for name, cap in (("one", 16), ("other", 20)):
+        fit_tokenizer("words", [b"x"], cap=cap).save(tmp_path / name)
+    config = contender(str(tmp_path / "one"), source="pydocs", scale="smoke").config
+    assert config.system.name == "lm"
+    assert prepare_tokenizer(config.tokenizer, [], tmp_path / "run").spec.cap == 16
+    assert prepare_tokenizer(config.tokenizer, [], tmp_path / "run").spec.cap == 16
+    with pytest.raises(CheckpointError, match="another tokenizer"):
+        prepare_tokenizer({"name": str(tmp_path / "other")}, [], tmp_path / "run")
