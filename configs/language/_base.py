@@ -34,8 +34,8 @@ def recipe(variant: str, *, tokenizer: dict, system: dict) -> ConfigDict:
             "train": {
                 "steps": scale["steps"],
                 "log_every": 100 if paper else 10,
-                "eval_every": 2000 if paper else scale["steps"] // 4,
-                "checkpoint_every": 2000 if paper else scale["steps"] // 4,
+                "eval_every": 2000 if paper else 250,
+                "checkpoint_every": 2000 if paper else 250,
                 "seed": 0,
             },
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
