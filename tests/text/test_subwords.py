@@ -16,7 +16,16 @@ import pytest
 from tokjax.core.errors import SourceError, SpecError
 from tokjax.text import fit_tokenizer, pretokenize, vocabulary
 from tokjax.text.pretokenize import SEGMENT, group_digits
-from tokjax.text.subwords import BPE, Unigram, WordPiece, byte_level, rank_encoder, symbols_to_bytes, to_symbols
+from tokjax.text.subwords import (
+    BPE,
+    Unigram,
+    WordPiece,
+    byte_level,
+    frequent_pieces,
+    rank_encoder,
+    symbols_to_bytes,
+    to_symbols,
+)
 
 TOPICS: Any = [text.encode() for _, text in sorted(pydoc_data.topics.topics.items())]
 KINDS = (BPE, Unigram, WordPiece)
@@ -269,3 +278,28 @@ def test_a_vocabulary_smaller_than_the_bytes_is_an_error(kind):
         kind(vocab_size=kind.smallest - 1)
     with pytest.raises(SpecError, match="digits"):
         kind(digits="left")
+
+
+def test_unigram_reads_the_most_frequent_pieces_within_its_bound(caplog):
+    texts = ["one two two", " two three", " 77 one"]
+    pattern = pretokenize.piece_pattern("none")
+    assert list(frequent_pieces(texts, pattern, 100)) == [" two"] * 3 + ["one", " three", " ", "77", " one"]
+    assert not caplog.records
+    assert list(frequent_pieces(texts, pattern, 8)) == [" two"] * 3 + ["one"]
+    assert "2 most frequent of 6 distinct pieces (distinct_bytes=8)" in caplog.text
+
+
+def test_unigram_refuses_a_bound_of_no_bytes():
+    with pytest.raises(SpecError, match="distinct_bytes"):
+        Unigram(distinct_bytes=0)
+
+
+@pytest.mark.slow
+@every_kind
+def test_ten_megabytes_without_a_space_are_learned_from(kind):
+    letters = np.random.default_rng(0).choice(np.frombuffer(b"abcdefghijklmnopqrstuvwxyz", np.uint8), 10_000_000)
+    raw = letters.tobytes()
+    spec = kind(vocab_size=2048)
+    tables = spec.fit(cast(Any, [raw]))
+    assert spec.size(tables) == 2048
+    assert spec.decode(tables, spec.encode(tables, raw[:100_000])) == raw[:100_000]

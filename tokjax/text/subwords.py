@@ -5,10 +5,13 @@ themselves in all three. Letters: `T` tokens, `V` vocabulary.
 """
 
 import abc
+import bisect
+import collections
 import dataclasses
+import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
@@ -61,6 +64,23 @@ def byte_level(model: Any, digits: pretokenize.Digits) -> "hf.Tokenizer":
     to_byte_symbols = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, to_byte_symbols])
     return tokenizer
+
+
+def frequent_pieces(texts: Sequence[str], pattern: str, distinct_bytes: int) -> Iterator[str]:
+    """Returns the pieces of `texts`, repeats included, with at most `distinct_bytes` of distinct ones.
+
+    Where there are more, the most frequent pieces stay; of those equally frequent, the first seen.
+    """
+    import regex
+
+    matches = regex.compile(pattern).findall
+    counts = collections.Counter(piece for text in texts for piece in matches(text))
+    sizes = itertools.accumulate(len(piece.encode()) for piece, _ in counts.most_common())
+    kept = bisect.bisect_right(list(sizes), distinct_bytes)
+    if kept < len(counts):
+        cut = (kept, len(counts), distinct_bytes)
+        log.warning("training reads the %d most frequent of %d distinct pieces (distinct_bytes=%d)", *cut)
+    return (piece for piece, count in counts.most_common(kept) for _ in range(count))
 
 
 def batch_encoder(tokenizer: "hf.Tokenizer") -> pretokenize.EncodeBatch:
@@ -217,18 +237,29 @@ def rank_encoder(ranks: dict[bytes, int], pattern: str) -> pretokenize.EncodeBat
 class Unigram(Subwords):
     """Unigram language model: the most likely segmentation under token probabilities fitted by EM.
 
+    Attributes:
+      distinct_bytes: how many bytes of distinct pieces training reads. Its time grows faster than they do: where a
+        corpus has more, it reads the most frequent pieces, with a warning.
+
     Tables: the vocabulary, and `scores` float64 [V], log probabilities in nats, on a grid of 1/128 so that fitting
     twice gives the same bits.
     """
 
+    distinct_bytes: int = 2 << 20
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.distinct_bytes > 0, "distinct_bytes", self.distinct_bytes, "use a positive number of bytes.")
+
     def _train(self, texts: list[str]) -> Tables:
         from tokenizers import models, trainers
 
+        pieces = frequent_pieces(texts, pretokenize.piece_pattern(self.digits), self.distinct_bytes)
         tokenizer = byte_level(models.Unigram(), self.digits)
         trainer = trainers.UnigramTrainer(
             vocab_size=self.vocab_size, show_progress=False, initial_alphabet=sorted(_SYMBOLS)
         )
-        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator(pieces, trainer)
         learned = json.loads(tokenizer.to_str())["model"]["vocab"]
         scores = {symbols_to_bytes(token): score for token, score in learned}
         lowest = min(scores.values())
