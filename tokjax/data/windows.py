@@ -39,13 +39,11 @@ class TokenStream:
     Attributes:
       ids: uint16 or uint32 [N], an end-of-document id before, between and after the documents.
       units: unsigned [N], bytes that each id stands for, 0 at the end of a document.
-      documents: int32 [D], the index in the source of each document.
       end_of_document: the id that is not a token.
     """
 
     ids: np.ndarray
     units: np.ndarray
-    documents: np.ndarray
     end_of_document: int
 
     @property
@@ -70,7 +68,7 @@ class EvalBatch:
 
     Attributes:
       batch: the arrays [B, T] that the model reads.
-      document: int32 [B, T], index in the source of the target's document; -1 where not scored.
+      document: int32 [B, T], index of the target's document; -1 where not scored.
       offset: int32 [B, T], place of the target in its document, from 0; the number of the document's tokens at its end;
         -1 where not scored.
     """
@@ -80,28 +78,23 @@ class EvalBatch:
     offset: np.ndarray
 
 
-def token_stream(source: Source | Sequence[bytes], encoder: Encoder, *, limit_bytes: int | None = None) -> TokenStream:
+def token_stream(source: Source | Sequence[bytes], encoder: Encoder) -> TokenStream:
     """Encodes the documents of `source` in order.
 
     Args:
       source: the documents.
       encoder: a fitted tokenizer.
-      limit_bytes: when given, encode a fixed random sample: the fewest documents that hold this many bytes.
 
     Raises:
       SourceError: the source or split is empty.
       TokenizerError: the tokenizer gave an id outside its vocabulary.
-      SpecError: the limit is not positive.
     """
-    check(limit_bytes is None or limit_bytes > 0, "limit_bytes", limit_bytes, "use a positive number, or None for all")
-    iter(source)  # an empty split raises here, saying what to do
-    documents = range(len(source)) if limit_bytes is None else sample(source, limit_bytes)
     end = encoder.size
     dtype = np.uint16 if end < 2**16 else np.uint32
     boundary = np.asarray([end], dtype), np.zeros(1, np.uint8)
     pieces = [boundary]
-    for index in documents:
-        ids = np.asarray(encoder.encode(source[index]))
+    for document in source:  # an empty split raises here, saying what to do
+        ids = np.asarray(encoder.encode(document))
         units = np.asarray(encoder.units(ids))
         if ids.max(initial=0) >= end:
             raise TokenizerError(f"The tokenizer gave id {ids.max()} but says it has {end}. Fit or load it again.")
@@ -111,7 +104,6 @@ def token_stream(source: Source | Sequence[bytes], encoder: Encoder, *, limit_by
     return TokenStream(
         ids=np.concatenate([ids for ids, _ in pieces]),
         units=np.concatenate([units for _, units in pieces]),
-        documents=np.asarray(documents, np.int32),
         end_of_document=end,
     )
 
@@ -236,7 +228,7 @@ def _eval_batches(
         position = np.searchsorted(stream.boundaries, np.maximum(pairs, 0), side="right") - 1
         yield EvalBatch(
             batch=_assemble(stream, pairs, scored),
-            document=np.where(scored, stream.documents[position], -1).astype(np.int32),
+            document=np.where(scored, position, -1).astype(np.int32),
             offset=np.where(scored, pairs - stream.boundaries[position], -1).astype(np.int32),
         )
 
