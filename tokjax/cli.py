@@ -21,6 +21,7 @@ start here:
   tokjax compare --source 'file:books/*.txt?records=paragraphs' --systems bpe:2048,bpe:8192 --budget 60s --out runs/mine
   tokjax fit --tokenizer bpe --source pydocs --vocab 8192 --out runs/bpe
   tokjax encode --tokenizer runs/bpe < README.md > ids && tokjax decode --tokenizer runs/bpe < ids
+  tokjax tokenize --tokenizer runs/bpe --source pydocs --out runs/ids
   tokjax train --config lm:small --workdir runs/lm --config.optimizer.learning_rate=1e-3
   tokjax sample --workdir runs/lm --prompt 'The '
 
@@ -149,6 +150,18 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("input", nargs="?", help="file to read (default: standard input)")
         sub.add_argument("output", nargs="?", help="file to write (default: standard output)")
 
+    _tokenize_arguments(
+        command(
+            "tokenize", _tokenize, "write the ids of a corpus, to train on; go on where --out stopped", "tokjax.text"
+        )
+    )
+
+    sub = command(
+        "export", _export, "write a bpe or compiled tokenizer as a Hugging Face tokenizer.json", "tokjax.text"
+    )
+    sub.add_argument("--tokenizer", required=True, metavar="DIR", help="a fitted tokenizer")
+    sub.add_argument("--out", type=Path, required=True, metavar="FILE", help="file to write")
+
     sub = command(
         "study", _study, "run the smallest honest experiment for a paper's claim", "tokjax.experiment.compare"
     )
@@ -165,8 +178,28 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _source(parser: argparse.ArgumentParser, *, default: str | None, text: str = "") -> None:
-    kinds = "pydocs, stdlib, file:GLOB, jsonl:GLOB, tfds:NAME, array_record:GLOB"
+    kinds = "pydocs, stdlib, file:GLOB, jsonl:GLOB, tfds:NAME, array_record:GLOB, tokenized:DIR"
     parser.add_argument("--source", default=default, metavar="SRC", help=text or f"{kinds} (default: {default})")
+
+
+def _tokenize_arguments(sub: argparse.ArgumentParser) -> None:
+    _source(sub, default="pydocs")
+    sub.add_argument(
+        "--tokenizer", required=True, metavar="DIR|NAME|FILE", help="fitted, built-in, or a file to import"
+    )
+    sub.add_argument("--out", type=Path, required=True, help="directory of shards, to be read as tokenized:DIR")
+    sub.add_argument(
+        "--split", choices=("train", "valid", "test", "all"), default="all", help="records used (default: all)"
+    )
+    sub.add_argument("--shards", type=int, help="files to write (default: one for 256 MiB of text, at least 16)")
+    sub.add_argument("--workers", type=int, help="processes on this machine (default: one for each processor)")
+    sub.add_argument(
+        "--runner", metavar="NAME", help="Apache Beam runner: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner"
+    )
+    sub.add_argument(
+        "--beam", action="append", default=[], metavar="KEY=VALUE", help="option of the Beam pipeline; repeat for more"
+    )
+    _quiet(sub)
 
 
 def _quiet(parser: argparse.ArgumentParser) -> None:
@@ -276,6 +309,10 @@ def _fit(arguments: argparse.Namespace) -> int:
         raise OutputError(f"--out {arguments.out} exists and is not empty. Choose another place.")
     source = load_source(arguments.source)
     records = source if arguments.split == "all" else source.split(arguments.split)
+    if "entropy" in fields:
+        from tokjax.experiment.entropy import resolve
+
+        fields = resolve(fields)
     fitted = fit_tokenizer(arguments.tokenizer, records, **fields)
     fitted.save(arguments.out)
     print(f"{fitted.name}: {fitted.size} tokens from {len(records)} records of {source.name}, hash {fitted.hash}")
@@ -302,6 +339,42 @@ def _decode(arguments: argparse.Namespace) -> int:
     fitted = load_tokenizer(arguments.tokenizer)
     with reading(arguments.input) as reader, writing(arguments.output) as writer:
         decode_stream(fitted, reader, writer, text=arguments.text)
+    return 0
+
+
+def _tokenize(arguments: argparse.Namespace) -> int:
+    from tokjax.data.tokenized.write import tokenize_source
+    from tokjax.text import load_tokenizer
+
+    out = arguments.out
+    try:
+        dataset = tokenize_source(
+            arguments.source,
+            load_tokenizer(arguments.tokenizer),
+            out,
+            split=arguments.split,
+            shards=arguments.shards,
+            workers=arguments.workers,
+            runner=arguments.runner,
+            runner_options=arguments.beam,
+            say=(lambda line: None) if arguments.quiet else print,
+        )
+    except KeyboardInterrupt:
+        print(f"tokjax: interrupted; the same command goes on from {out}", file=sys.stderr)
+        return INTERRUPTED
+    print(f"{dataset.documents} documents, {dataset.bytes} bytes: {dataset.ids} ids in {dataset.shards} shards")
+    print(
+        f"saved in {out}; to train on it: --config.source=tokenized:{out} --config.tokenizer.name={out / 'tokenizer'}"
+    )
+    return 0
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from tokjax.text import load_tokenizer
+    from tokjax.text.export import export_tokenizer
+
+    export_tokenizer(load_tokenizer(arguments.tokenizer), arguments.out)
+    print(f"saved in {arguments.out}")
     return 0
 
 

@@ -8,6 +8,8 @@ import pytest
 from tokjax.core.registry import sources
 from tokjax.core.types import Source
 from tokjax.data import SPLITS, load_source
+from tokjax.data.tokenized.write import tokenize_source
+from tokjax.text import load_tokenizer
 
 NEEDS_NO_DATA = {"pydocs": "pydocs", "stdlib": "stdlib"}
 
@@ -21,11 +23,13 @@ def addresses(tmp_path_factory):
         (folder / f"{number:03}.txt").write_text(text)
     (folder / "all.txt.gz").write_bytes(gzip.compress("\n".join(texts).encode()))
     (folder / "all.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    tokenize_source(f"jsonl:{folder}/all.jsonl", load_tokenizer("bytes"), folder / "tokenized", workers=1)
     return NEEDS_NO_DATA | {
         "file": f"file:{folder}/*.txt",
         "paragraphs": f"file:{folder}/all.txt.gz?records=paragraphs",
         "jsonl": f"jsonl:{folder}/all.jsonl",
         "array_record": f"array_record:{_write_array_record(folder / 'all.array_record', texts)}",
+        "tokenized": f"tokenized:{folder}/tokenized",
         "tfds": f"tfds:{_prepare_tfds(folder / 'tfds', texts)}",
     }
 

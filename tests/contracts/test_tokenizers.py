@@ -75,6 +75,10 @@ def check_round_trip(tokenizer: Fitted, raw: bytes) -> None:
     assert units.sum() == len(decoded)
     if tokenizer.spec.lossless:
         assert decoded == raw
+    ((together, units_together),) = tokenizer.encode_many([raw])
+    np.testing.assert_array_equal(together, ids)
+    if tokenizer.spec.lossless:
+        np.testing.assert_array_equal(units_together, units)
 
 
 def stream_encode(tokenizer: Fitted, raw: bytes, block: int, *, text: bool = False) -> bytes:
@@ -103,6 +107,11 @@ def test_any_bytes_round_trip(name, raw):
 def test_decoding_is_a_concatenation(name, raw, cut):
     tokenizer = fitted(name)
     ids = tokenizer.encode(raw)
+    if not tokenizer.spec.context_free:
+        cut = tokenizer.safe_ids(ids[:cut])
+        assert tokenizer.decode(ids[:cut]) + tokenizer.decode(ids[cut:]) == tokenizer.decode(ids)
+        return
+    assert tokenizer.safe_ids(ids) == len(ids)
     assert tokenizer.decode(ids[:cut]) + tokenizer.decode(ids[cut:]) == tokenizer.decode(ids)
     assert [len(tokenizer.decode(ids[i : i + 1])) for i in range(len(ids))] == tokenizer.units(ids).tolist()
 
@@ -116,6 +125,15 @@ def test_a_safe_cut_is_safe_whatever_follows(name, raw, more):
     assert 0 <= cut <= len(raw)
     parts = [tokenizer.encode(raw[:cut]), tokenizer.encode(raw[cut:] + more)]
     np.testing.assert_array_equal(np.concatenate(parts), tokenizer.encode(raw + more))
+
+
+@every_tokenizer
+def test_documents_together_give_the_ids_of_each_alone(name):
+    tokenizer = fitted(name)
+    documents = [*EDGE_CASES.values(), *RECORDS[:3]]
+    for raw, (ids, units) in zip(documents, tokenizer.encode_many(documents), strict=True):
+        np.testing.assert_array_equal(ids, tokenizer.encode(raw))
+        assert units.sum() == len(raw)
 
 
 @every_tokenizer

@@ -17,16 +17,16 @@ END = 256
 
 
 class Chunks:
-    """Tokens of up to three bytes, named by their first; units are those of the document last encoded."""
+    """Tokens of up to three bytes, named by their first."""
 
     size = END
 
     def encode(self, raw):
-        self.last = [len(raw[start : start + 3]) for start in range(0, len(raw), 3)]
         return np.frombuffer(raw, np.uint8)[::3].astype(np.int32)
 
-    def units(self, ids):
-        return np.asarray(self.last, np.int32)
+    def encode_many(self, documents):
+        for raw in documents:
+            yield self.encode(raw), np.asarray([len(raw[start : start + 3]) for start in range(0, len(raw), 3)], int)
 
 
 class Distinct:
@@ -34,11 +34,8 @@ class Distinct:
 
     size = 100_000
 
-    def encode(self, raw):
-        return np.arange(len(raw), dtype=np.int32)
-
-    def units(self, ids):
-        return np.ones(len(ids), np.int32)
+    def encode_many(self, documents):
+        return ((np.arange(len(raw), dtype=np.int32), np.ones(len(raw), np.int32)) for raw in documents)
 
 
 documents = st.lists(st.binary(max_size=40), min_size=1, max_size=8).filter(any)

@@ -97,6 +97,7 @@ def test_a_tokenizer_without_a_safe_cut_is_still_exact():
     class NoCut:
         size = 256
         asked = 0
+        signature: dict = {}  # noqa: RUF012
 
         def encode(self, raw):
             return np.frombuffer(raw, np.uint8).astype(np.int32)

@@ -4,7 +4,7 @@ Letters: `B` batch, `T` tokens, `V` vocabulary.
 """
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import flax.struct
@@ -47,6 +47,7 @@ class Tokenizer(abc.ABC):
 
     lossless: ClassVar[bool] = True
     needs_fit: ClassVar[bool] = True
+    context_free: ClassVar[bool] = True  # an id is the same bytes everywhere; if not, decode whole documents
 
     @abc.abstractmethod
     def fit(self, source: Source, key: jax.Array | None = None) -> Tables:
@@ -58,10 +59,10 @@ class Tokenizer(abc.ABC):
 
     @abc.abstractmethod
     def decode(self, tables: Tables, ids: np.ndarray) -> bytes:
-        """Returns the bytes that `ids` [T] stand for; a concatenation over ids.
+        """Returns the bytes that `ids` [T] stand for; a concatenation over ids where they are context free.
 
         Raises:
-          TokenizerError: an id outside the vocabulary.
+          TokenizerError: an id outside the vocabulary, or ids that no text has.
         """
 
     @abc.abstractmethod
@@ -79,6 +80,22 @@ class Tokenizer(abc.ABC):
         """
         del tables
         return len(raw)
+
+    def safe_ids(self, tables: Tables, ids: np.ndarray) -> int:
+        """Returns a count n such that decode(ids[:n]) + decode(ids[n:] + more) == decode(ids + more) for every `more`."""
+        del tables
+        return len(ids)
+
+    def encode_many(self, tables: Tables, documents: Iterable[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (ids, units) of each document, in order; faster than one by one where documents share a program."""
+        for raw in documents:
+            ids = self.encode(tables, raw)
+            yield ids, self.units(tables, ids)
+
+    def signature(self, tables: Tables) -> dict[str, Any]:
+        """Returns what must be equal where ids are decoded, beyond the tables; empty if they decode anywhere."""
+        del tables
+        return {}
 
 
 @flax.struct.dataclass

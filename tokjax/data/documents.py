@@ -1,5 +1,6 @@
 """Documents: a source of distinct raw records, split by content, whatever it reads from."""
 
+import contextvars
 import dataclasses
 import hashlib
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from tokjax.core.errors import SourceError, UnknownNameError, nearest
 SPLITS = {"train": 0.90, "valid": 0.05, "test": 0.05}
 
 _DIGEST_BYTES = 16
+# What `reopen_source` knows of the documents of the source that is being opened.
+_found_earlier: contextvars.ContextVar[dict[str, np.ndarray] | None] = contextvars.ContextVar("found", default=None)
 
 
 class Records(Protocol):
@@ -111,6 +114,9 @@ def open_documents(name: str, records: Records, *, advice: str = "Add documents"
     Raises:
       SourceError: there is no record, or all are empty.
     """
+    if earlier := _found_earlier.get():
+        count = len(earlier["indices"])
+        return Documents(name=name, records=records, duplicates=0, opened=count, advice=advice, **earlier)
     digests, sizes = bytearray(), []
     for index in range(len(records)):
         record = records[index]
@@ -144,6 +150,32 @@ def load_source(uri: str) -> Documents:
     if scheme not in registry.sources and (Path(uri).exists() or "/" in uri):
         raise UnknownNameError(f"Unknown source {uri!r}. To read files, write 'file:{uri}'.")
     return registry.sources[scheme](rest)
+
+
+def reopen_source(uri: str, *, indices: np.ndarray, digests: np.ndarray, sizes: np.ndarray) -> Documents:
+    """Opens the source at `uri` again without reading every document, for processes that need few of them.
+
+    Args:
+      uri: as of `load_source`.
+      indices: int64 [N], of some of the documents that opening it found, as the next two.
+      digests: uint8 [N, 16].
+      sizes: int64 [N].
+
+    Returns:
+      Those documents. Each is checked against its digest when it is read.
+
+    Raises:
+      UnknownNameError, SourceError: as of `load_source`, or there are fewer records than before.
+    """
+    found = {"indices": indices, "digests": digests, "sizes": sizes}
+    token = _found_earlier.set(found)
+    try:
+        source = dataclasses.replace(load_source(uri), **found)  # type: ignore[arg-type]
+    finally:
+        _found_earlier.reset(token)
+    if len(source.records) <= indices.max(initial=-1):
+        raise SourceError(f"{uri}: has fewer records than when it was opened before. Open it again.")
+    return source
 
 
 def describe(source: Documents) -> dict[str, Any]:

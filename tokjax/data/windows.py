@@ -7,7 +7,7 @@ of batch are rows of pair numbers, turned into arrays by the one function `_asse
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,9 +27,9 @@ class Encoder(Protocol):
         """Number of ids; the id `size` is the end of a document."""
         ...
 
-    def encode(self, raw: bytes, /) -> np.ndarray: ...
-
-    def units(self, ids: np.ndarray, /) -> np.ndarray: ...
+    def encode_many(self, documents: Iterable[bytes], /) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the ids of each document and the bytes that each stands for."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -93,9 +93,7 @@ def token_stream(source: Source | Sequence[bytes], encoder: Encoder) -> TokenStr
     dtype = np.uint16 if end < 2**16 else np.uint32
     boundary = np.asarray([end], dtype), np.zeros(1, np.uint8)
     pieces = [boundary]
-    for document in source:  # an empty split raises here, saying what to do
-        ids = np.asarray(encoder.encode(document))
-        units = np.asarray(encoder.units(ids))
+    for ids, units in encoder.encode_many(source):  # an empty split raises here, saying what to do
         if ids.max(initial=0) >= end:
             raise TokenizerError(f"The tokenizer gave id {ids.max()} but says it has {end}. Fit or load it again.")
         pieces += [(ids.astype(dtype), units.astype(np.min_scalar_type(units.max(initial=0)))), boundary]

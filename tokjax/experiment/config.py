@@ -66,7 +66,7 @@ def complete(config: ConfigDict) -> ConfigDict:
         _fill(config.train, TrainSpec)
         _fill(config.mesh, MeshSpec)
         _fill(config.system, systems[config.system.name])
-        if config.tokenizer.name in tokenizers:
+        if config.get("tokenizer", {}).get("name") in tokenizers:
             _fill(config.tokenizer, tokenizers[config.tokenizer.name])
     return config
 

@@ -19,6 +19,7 @@ from tokjax.core.registry import systems, tokenizers
 from tokjax.core.spec import build, check, to_dict
 from tokjax.core.types import Batch, Params, Source
 from tokjax.data import load_source
+from tokjax.data.tokenized import TokenizedDocuments
 from tokjax.data.windows import TokenStream, sample, token_stream, train_batch
 from tokjax.generate.decoding import stream
 from tokjax.generate.sampling import SamplingSpec
@@ -62,16 +63,17 @@ class RunSpec:
 
     Attributes:
       source: address of the text, as of `load_source`.
-      tokenizer: registered `name`, and the fields of its spec.
+      tokenizer: registered `name`, and the fields of its spec; or a path as the `name` of one that is ready; or
+        nothing, for the tokenizer of a source whose ids are stored.
       system: registered `name`, and the fields of its spec but `vocab_size`, which the tokenizer determines.
     """
 
     source: str
-    tokenizer: dict[str, Any]
     system: dict[str, Any]
     data: DataSpec
     optimizer: OptimizerSpec
     train: TrainSpec
+    tokenizer: dict[str, Any] = dataclasses.field(default_factory=dict)
     mesh: MeshSpec = dataclasses.field(default_factory=MeshSpec)
 
 
@@ -108,12 +110,18 @@ class Model:
         if len(ids) and self.fitted.units(ids[-1:])[0] == 0:
             ids = ids[:-1]  # a closing mark: whether the last word goes on is for the model to say
         prompt_ids = [self.fitted.end_of_document, *ids.tolist()]
+        pending = np.zeros(0, np.int64)
         for symbol in stream(
             self.system, self.params, prompt_ids, jax.random.key(seed), steps=steps, sampling=sampling
         ):
             if symbol == self.fitted.end_of_document:
-                return
-            yield self.fitted.decode(np.array([symbol]))
+                break
+            pending = np.append(pending, symbol)
+            if ready := self.fitted.safe_ids(pending):
+                yield self.fitted.decode(pending[:ready])
+                pending = pending[ready:]
+        if len(pending):
+            yield self.fitted.decode(pending)
 
     def sample(self, prompt: str, **options: Any) -> str:
         """Returns `prompt` and what follows it, as text; arguments as of `stream`."""
@@ -137,16 +145,23 @@ def build_system(config: Mapping[str, Any], fitted: Fitted) -> LanguageSystem:
 def prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path) -> Fitted:
     """Returns the tokenizer saved in `workdir`, or fits it on `source` and saves it there.
 
-    Where `name` is not registered but a path, the tokenizer saved or to be imported there is taken as it is.
+    Where `name` is not registered but a path, the tokenizer saved or to be imported there is taken as it is; where
+    nothing is configured, the one whose ids `source` stores.
 
     Raises:
+      SpecError: no `name`, and a source of text alone.
       CheckpointError: the saved one has another name or other fields.
     """
-    fields = dict(config)
-    if "name" not in fields:
+    fields, directory = dict(config), workdir / "tokenizer"
+    if "entropy" in fields:
+        from tokjax.experiment.entropy import resolve  # which loads runs itself
+
+        fields = resolve(fields)
+    stored = source.fitted if not fields and isinstance(source, TokenizedDocuments) else None
+    if stored is None and "name" not in fields:
         raise SpecError("tokenizer.name: missing; `tokjax tokenizers` lists the names.")
-    name, directory = fields.pop("name"), workdir / "tokenizer"
-    ready = load_tokenizer(name) if name not in tokenizers and Path(name).exists() else None
+    name = fields.pop("name", None)
+    ready = stored or (load_tokenizer(name) if name not in tokenizers and Path(name).exists() else None)
     if not (directory / DESCRIPTION).exists():  # written last: without it, an earlier fit was cut short
         fitted = ready or fit_tokenizer(name, source, **fields)
         fitted.save(directory)
@@ -155,13 +170,21 @@ def prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path) 
     saved = to_dict(fitted.spec)
     if ready is not None:
         if ready.hash != fitted.hash:
-            raise CheckpointError(f"{directory} holds another tokenizer than {name}. Choose another --workdir.")
+            raise CheckpointError(
+                f"{directory} holds another tokenizer than {name or 'the source'}. Choose another --workdir."
+            )
         return fitted
     if fitted.name != name or any(saved.get(field) != value for field, value in fields.items()):
         raise CheckpointError(
             f"{directory} holds {fitted.name} {saved}, not {name} {fields}. Choose another --workdir."
         )
     return fitted
+
+
+def training_stream(documents: Source, fitted: Fitted) -> TokenStream:
+    """Returns the ids of `documents`: as they are stored, where they are those of this tokenizer, else encoded now."""
+    stored = documents.token_stream(fitted) if isinstance(documents, TokenizedDocuments) else None
+    return token_stream(documents, fitted) if stored is None else stored
 
 
 def sample_documents(source: Source, limit_bytes: int) -> list[bytes]:
@@ -216,7 +239,7 @@ def _train(
     iter(validation)  # an empty split raises here, not after the first steps
     fitted = prepare_tokenizer(spec.tokenizer, source.split("train"), workdir)
     system = build_system(spec.system, fitted)
-    text = token_stream(source.split("train"), fitted) if text is None else text
+    text = training_stream(source.split("train"), fitted) if text is None else text
 
     def batch(step: int) -> Batch:
         shape = spec.data

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import tempfile
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -62,6 +63,19 @@ class Fitted:
     def safe_cut(self, raw: bytes) -> int:
         """Returns how much of `raw` can be encoded before what follows is known."""
         return self.spec.safe_cut(self.tables, raw)
+
+    def safe_ids(self, ids: np.ndarray) -> int:
+        """Returns how many of `ids` can be decoded before what follows is known."""
+        return self.spec.safe_ids(self.tables, ids)
+
+    def encode_many(self, documents: Iterable[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (ids int32 [T], units int32 [T]) of each document, in order."""
+        return self.spec.encode_many(self.tables, documents)
+
+    @functools.cached_property
+    def signature(self) -> dict[str, Any]:
+        """What must be equal where its ids are decoded, beyond `hash`; empty if they decode anywhere."""
+        return self.spec.signature(self.tables)
 
     @functools.cached_property
     def size(self) -> int:

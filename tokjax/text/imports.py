@@ -16,6 +16,7 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from tokjax.core.cached import cached_engine
 from tokjax.core.errors import TokenizerError
 from tokjax.core.types import Source, Tables, Tokenizer
 from tokjax.text import pretokenize, vocabulary
@@ -117,7 +118,7 @@ class TiktokenFile(Imported):
         return pretokenize.safe_cut(raw, pretokenize.word_boundary)
 
 
-@vocabulary.cached_engine
+@cached_engine
 def _tiktoken_engine(spec: TiktokenFile, tables: Tables) -> tuple[pretokenize.EncodeBatch, list[int]]:
     ranks = {token: rank for rank, token in enumerate(vocabulary.unpack(tables)) if token}
     return rank_encoder(ranks, PATTERNS[spec.pattern]), [ranks[bytes([byte])] for byte in range(256)]
@@ -146,7 +147,7 @@ class HFJson(Imported):
         return 0  # its pieces may depend on any later text
 
 
-@vocabulary.cached_engine
+@cached_engine
 def _hf_engine(spec: None, tables: Tables) -> tuple[pretokenize.EncodeBatch, list[int] | None]:
     del spec
     import tokenizers as hf
@@ -178,7 +179,7 @@ class SentencePieceModel(Imported):
         return 0  # normalization may depend on any later text
 
 
-@vocabulary.cached_engine
+@cached_engine
 def _sentencepiece_engine(spec: None, tables: Tables) -> Any:
     del spec
     return _sentencepiece_processor(tables["content"].tobytes())

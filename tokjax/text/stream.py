@@ -1,23 +1,27 @@
 """Encoding and decoding files of any length in bounded memory.
 
-On the wire, ids are little-endian uint16 where the vocabulary has at most 65,536 ids, else uint32, with no header;
-or, as text, one decimal number per line.
+On the wire, ids are little-endian uint16 where the vocabulary has at most 65,536 ids, else uint32; or, as text, one
+decimal number per line. There is no header, unless the tokenizer runs a neural network: then a first line, `#` and JSON,
+says by which tables, versions and kind of device the ids were made, for only those decode them.
 """
 
 import collections
+import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
 import numpy as np
 
+from tokjax.coding.saved import check_signature
 from tokjax.core.errors import TokenizerError
 from tokjax.text.fitted import Fitted
 
 BLOCK = 1 << 22  # bytes read at a time
 WORKERS = min(4, os.cpu_count() or 1)  # blocks encoded at once
+LONGEST_HEADER = 1 << 16  # bytes
 LONGEST_LINE = 20  # digits and newline that one id can take as text
 
 _LINES = re.compile(rb"(?:[0-9]{1,10}+\n)*+")
@@ -55,6 +59,7 @@ def encode_stream(
         writer.write(_to_lines(ids) if text else ids.astype(dtype).tobytes())
         return len(ids)
 
+    writer.write(_header(fitted))
     with ThreadPoolExecutor(WORKERS) as pool:  # engines that release the interpreter lock run side by side
         for chunk in _safe_chunks(fitted, reader, block):
             total += len(chunk)
@@ -82,14 +87,50 @@ def decode_stream(
       (ids read, bytes written).
 
     Raises:
-      TokenizerError: input that is cut short, is not ids, or holds ids outside the vocabulary.
+      TokenizerError: input that is cut short, is not ids, or holds ids outside the vocabulary; or a header that is
+        missing or names another program.
     """
     count = total = 0
-    for ids in _read_lines(reader, block) if text else _read_binary(reader, wire_dtype(fitted.size), block):
+    if fitted.signature:
+        _check_header(fitted, reader)
+    blocks = _read_lines(reader, block) if text else _read_binary(reader, wire_dtype(fitted.size), block)
+    for ids in _safe_ids(fitted, blocks):
         raw = fitted.decode(ids)
         writer.write(raw)
         count, total = count + len(ids), total + len(raw)
     return count, total
+
+
+def _header(fitted: Fitted) -> bytes:
+    if not fitted.signature:
+        return b""
+    return b"#" + json.dumps({"tokenizer": fitted.hash, **fitted.signature}, sort_keys=True).encode() + b"\n"
+
+
+def _check_header(fitted: Fitted, reader: BinaryIO) -> None:
+    line = bytearray()
+    while len(line) < LONGEST_HEADER and (byte := reader.read(1)) and byte != b"\n":
+        line += byte
+    try:
+        found = dict(json.loads(line.removeprefix(b"#")))
+    except ValueError as error:
+        raise TokenizerError(
+            "The ids do not begin with the header of a neural tokenizer: `tokjax encode` writes it. Were they cut off, "
+            "or written by another tokenizer?"
+        ) from error
+    check_signature(found, {"tokenizer": fitted.hash, **json.loads(json.dumps(fitted.signature))})
+
+
+def _safe_ids(fitted: Fitted, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Cuts the ids where the tokenizer can decode what comes before."""
+    carry = np.zeros(0, np.int64)
+    for block in blocks:
+        ids = np.concatenate([carry, block])
+        safe = fitted.safe_ids(ids)
+        yield ids[:safe]
+        carry = ids[safe:]
+    if len(carry):
+        yield carry
 
 
 def _safe_chunks(fitted: Fitted, reader: BinaryIO, block: int) -> Iterator[bytes]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import numpy as np
 
+from tokjax.core.cached import cached_engine
 from tokjax.core.errors import SourceError
 from tokjax.core.registry import Paper, tokenizers
 from tokjax.core.spec import check
@@ -159,7 +160,7 @@ class Subwords(Tokenizer):
         return pretokenize.safe_cut(raw)
 
 
-@vocabulary.cached_engine
+@cached_engine
 def _engine(spec: Subwords, tables: Tables) -> pretokenize.EncodeBatch:
     return spec._encoder(tables)
 

@@ -1,0 +1,1 @@
+"""Entropy coding and string tables: bytes to fewer symbols and back, exactly."""

@@ -1,0 +1,87 @@
+"""An entropy model compiled into a table: its most probable strings, each with an id, found by longest match."""
+
+import dataclasses
+import logging
+
+import jax
+import numpy as np
+
+from tokjax.coding import match, strings
+from tokjax.coding.entropy import fit_entropy
+from tokjax.core.registry import Paper, tokenizers
+from tokjax.core.spec import check
+from tokjax.core.types import Source, Tables, Tokenizer
+from tokjax.text import vocabulary
+
+log = logging.getLogger(__name__)
+
+SMALLEST, LARGEST = 257, 1 << 17
+
+
+@tokenizers.register(
+    "compiled",
+    papers=(
+        Paper(
+            title="Training LLMs over Neurally Compressed Text",
+            authors="Lester, Lee, Alemi, Pennington, Roberts, Sohl-Dickstein, Constant",
+            year=2024,
+            url="https://arxiv.org/abs/2404.03626",
+        ),
+        Paper(
+            title="Synthesis of noiseless compression codes",
+            authors="Tunstall",
+            year=1967,
+            url="https://hdl.handle.net/1853/52123",
+        ),
+    ),
+)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Compiled(Tokenizer):
+    """The most probable strings of an entropy model, by longest match: equal-information tokens without the model.
+
+    Where one window of the paper's equal-info compression makes one token, every token is a string in a fixed table.
+    This builds that table directly: the single bytes and then the strings of greatest probability. It encodes any
+    bytes without loss.
+
+    Attributes:
+      vocab_size: how many strings, the 256 bytes included.
+      entropy: the model: `ngram`, `unigram`, either with fields as in `ngram:order=4`, or the directory of a trained
+        one.
+
+    Tables: `parents` int32 [V] and `last_bytes` uint8 [V], each string as its parent string and one more byte.
+    """
+
+    vocab_size: int = 8192
+    entropy: str = "ngram"
+
+    def __post_init__(self):
+        fix = f"use {SMALLEST} to {LARGEST}: the 256 bytes come first, and ids must fit 17 bits."
+        check(SMALLEST <= self.vocab_size <= LARGEST, "vocab_size", self.vocab_size, fix)
+
+    def fit(self, source: Source, key: jax.Array | None = None) -> Tables:
+        """Fits the entropy model to every record and takes its most probable strings. `key` is not used.
+
+        Raises:
+          SourceError: the source holds no bytes.
+        """
+        del key
+        model = fit_entropy(self.entropy, source)
+        tables = strings.from_strings(strings.most_probable(model.next_probabilities, self.vocab_size))
+        if self.size(tables) < self.vocab_size:
+            log.warning("the model supports %d ids of the %d asked for", self.size(tables), self.vocab_size)
+        return tables
+
+    def encode(self, tables: Tables, raw: bytes) -> np.ndarray:
+        return match.match(match.matcher(tables), raw)
+
+    def decode(self, tables: Tables, ids: np.ndarray) -> bytes:
+        return strings.decode(tables, ids)
+
+    def units(self, tables: Tables, ids: np.ndarray) -> np.ndarray:
+        return vocabulary.units(strings.pack(tables), ids)
+
+    def size(self, tables: Tables) -> int:
+        return len(tables["parents"])
+
+    def safe_cut(self, tables: Tables, raw: bytes) -> int:
+        return match.safe_cut(match.matcher(tables), raw)
