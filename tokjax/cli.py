@@ -294,6 +294,7 @@ def _sample(arguments: argparse.Namespace) -> int:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
+    from tokjax.core.spec import read_value
     from tokjax.data import load_source
     from tokjax.text import fit_tokenizer
 
@@ -302,7 +303,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         name, equals, value = option.partition("=")
         if not equals:
             raise SpecError(f"--option {option}: write FIELD=VALUE.")
-        fields[name] = int(value) if value.lstrip("-").isdigit() else value
+        fields[name] = read_value(value)
     if arguments.vocab is not None:
         fields["vocab_size"] = arguments.vocab
     if arguments.out.exists() and any(arguments.out.iterdir() if arguments.out.is_dir() else [1]):

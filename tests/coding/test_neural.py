@@ -151,7 +151,7 @@ def test_a_restart_forgets_everything(engine):
 def test_what_unseen_slots_hold_does_not_matter(engine):
     spoilt = engine.start(engine.rows)
     for cache in ("keys", "values"):
-        spoilt[cache] = [layer.at[:, 1:].set(jnp.nan) for layer in spoilt[cache]]
+        spoilt[cache] = [layer.at[:, :, 1:].set(jnp.nan) for layer in spoilt[cache]]
     texts = random_texts(5, SPEC.context)
     chex.assert_trees_all_equal(read(engine, texts), read(engine, texts, state=spoilt))
 

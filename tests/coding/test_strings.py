@@ -55,6 +55,7 @@ def small_shapes(monkeypatch):
     """Compiled programs so small that a short text runs through all of them."""
     monkeypatch.setattr(match, "SHAPES", ((8, 32), (4, 8)))
     monkeypatch.setattr(match, "WALKED", 16)
+    monkeypatch.setattr(match, "GROUP", 256)
 
 
 @hypothesis.given(longer=sets)
@@ -112,6 +113,19 @@ def test_lanes_that_never_agree_are_still_parsed_right(small_shapes, longest, si
     tables = tables_of([b"a" * longest])
     raw = b"b" + b"a" * size + b"bb" + b"a" * size
     assert match.match(match.matcher(tables), raw).tolist() == longest_match(closed([b"a" * longest]), raw)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("total", [10, 100, 250, 400])
+def test_many_documents_are_each_matched_alone(small_shapes, seed, total):
+    longer, raw = words_and_text(seed)
+    engine = match.matcher(tables_of([*longer, b"a" * 40]))
+    rng = np.random.default_rng(seed)
+    cuts = np.sort(rng.integers(0, total, 12)).tolist()
+    raw = raw[: total // 2] + b"a" * (total - total // 2)
+    documents = [raw[start:stop] for start, stop in zip([0, *cuts], [*cuts, total], strict=True)]
+    many = match.match_many(engine, [b"", *documents, b""])
+    assert [ids.tolist() for ids in many] == [match.match(engine, raw).tolist() for raw in [b"", *documents, b""]]
 
 
 def test_the_real_programs_agree_with_a_plain_walk():

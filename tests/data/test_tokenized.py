@@ -157,6 +157,9 @@ class Lossy:
     def size(self, tables):
         return 256
 
+    def signature(self, tables):
+        return {} if self.lossless != "here" else {"device": "cpu"}
+
 
 def test_text_is_kept_where_ids_lose_it():
     lossy, lossless = (Fitted(name="lossy", spec=Lossy(value), tables={}) for value in (False, True))
@@ -164,6 +167,8 @@ def test_text_is_kept_where_ids_lose_it():
     assert make_record(lossy, b"Ab", b"", ids, units).text == b"Ab"
     assert make_record(lossless, b"ab", b"", ids, units).text is None
     assert make_record(lossless, b"abc", b"", ids, units).text == b"abc"
+    only_here = Fitted(name="neural", spec=Lossy("here"), tables={})
+    assert make_record(only_here, b"ab", b"", ids, units).text == b"ab"
     record = layout.Record(bytes(16), np.zeros(0, np.int32), np.zeros(0, np.uint8), b"")
     assert layout.unpack(layout.pack(record, 256), 256).text == b""
 

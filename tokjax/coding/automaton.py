@@ -23,6 +23,7 @@ LEAF = 1  # the base of every string without children; slots 1 to 256 carry no l
 _FIRST_BASE = 2  # 0 is the base before any byte: slot b is then byte b
 _LARGEST = 1 << 20  # strings; their bases must fit 22 bits
 _WINDOW, _WIDEST = 64, 1 << 13  # candidate bases tried at once
+_DEALS = 8  # times that free slots are dealt to strings of one child all at once
 _LOOK_BACK = 1 << 9  # bases before the last one found that are tried again
 
 
@@ -88,9 +89,15 @@ class _Space:
 
     def reserve(self, slots: int) -> None:
         """Makes room for `slots` slots."""
-        more = max(0, slots - len(self.free))
-        self.free = np.concatenate([self.free, np.ones(more, bool)])
-        self.taken = np.concatenate([self.taken, np.zeros(more, bool)])
+        more = slots - len(self.free)
+        if more > 0:
+            self.free = np.concatenate([self.free, np.ones(more + slots // 2, bool)])
+            self.taken = np.concatenate([self.taken, np.zeros(more + slots // 2, bool)])
+
+    def take(self, bases: np.ndarray | int, slots: np.ndarray) -> None:
+        """Marks what strings with `bases`, and their children in `slots`, occupy."""
+        self.taken[bases] = True
+        self.free[slots] = False
 
 
 def _displace(labels: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -110,8 +117,7 @@ def _displace(labels: np.ndarray, first: np.ndarray, count: np.ndarray) -> np.nd
     for string in order[count[order] > 1].tolist():
         own = labels[first[string] : first[string] + count[string]]
         base, tried = _first_fit(space, own.tolist(), lowest)
-        space.free[base + own] = False
-        space.taken[base] = True
+        space.take(base, base + own)
         bases[string] = base
         lowest += max(0, tried - _LOOK_BACK)  # what lies further back is left to strings of one child
     single = count == 1
@@ -134,20 +140,20 @@ def _first_fit(space: _Space, labels: list[int], start: int) -> tuple[int, int]:
 
 
 def _fill(space: _Space, labels: np.ndarray) -> np.ndarray:
-    """Returns a base for each string of one child: the free slots in order, those that clash dealt out again."""
+    """Returns a base for each string of one child: the free slots in order, and for those that clash, one by one."""
     bases = np.zeros(len(labels), np.int64)
-    waiting, passed_over = np.arange(len(labels)), 0
-    space.reserve(len(space.free) + len(labels) + BYTES)
-    while len(waiting):
-        space.reserve(int(np.flatnonzero(space.taken)[-1]) + passed_over + len(waiting) + 2 * BYTES)
-        free = np.flatnonzero(space.free[BYTES + _FIRST_BASE :]) + BYTES + _FIRST_BASE
-        slots = free[passed_over : passed_over + len(waiting)]
+    waiting = np.arange(len(labels))
+    space.reserve(len(space.free) + len(waiting))
+    for _ in range(_DEALS):
+        slots = np.flatnonzero(space.free[BYTES + _FIRST_BASE :])[: len(waiting)] + BYTES + _FIRST_BASE
         wanted = slots - labels[waiting]
         _, distinct = np.unique(wanted, return_index=True)
         fitting = distinct[~space.taken[wanted[distinct]]]
         bases[waiting[fitting]] = wanted[fitting]
-        space.taken[wanted[fitting]] = True
-        space.free[slots[fitting]] = False
+        space.take(wanted[fitting], slots[fitting])
         waiting = np.roll(np.delete(waiting, fitting), 1)
-        passed_over += 1
+    lowest = int(np.flatnonzero(~space.taken)[0])
+    for string in waiting.tolist():
+        bases[string], _ = _first_fit(space, [int(labels[string])], lowest)
+        space.take(bases[string], bases[string] + labels[string : string + 1])
     return bases

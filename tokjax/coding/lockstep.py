@@ -17,6 +17,7 @@ import numpy as np
 from tokjax.coding.entropy import Engine
 
 SEGMENT = 128  # steps between looks at what is finished
+NARROWEST = 256  # symbols of a row
 STEP_COST = 256  # what a step costs before the first row, in rows
 LANES = (16, 128, 1024)  # how many rows an exact model runs in; few numbers, for each is a program
 
@@ -91,12 +92,12 @@ def queue(sizes: Sequence[int], rows: int) -> list[list[int]]:
 def pad(rows: Sequence[np.ndarray], margin: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Returns arrays of one type stacked, with zeros after each, and their lengths int32 [rows].
 
-    The width is a power of two with room for `margin` more.
+    The width is one of a few, for each is a program, with room for `margin` more.
     """
     lengths = np.array([len(row) for row in rows], np.int32)
-    width = 64
+    width = NARROWEST
     while width < lengths.max(initial=0) + margin:
-        width *= 2
+        width *= 8
     padded = np.zeros((len(rows), width, *rows[0].shape[1:]), rows[0].dtype)
     for row, values in zip(padded, rows, strict=True):
         row[: len(values)] = values

@@ -197,7 +197,7 @@ def _empty(spec: Transformer, symbols: int) -> State:
     """Returns the state before even the start symbol: the next position is 0."""
     backbone = spec.backbone
     slots = -(-(spec.context + 1) // _BLOCK) * _BLOCK
-    shape = (spec.rows, slots, backbone.kv_heads, backbone.head_dim)
+    shape = (spec.rows, backbone.kv_heads, slots, backbone.head_dim)
     return {
         "keys": [jnp.zeros(shape) for _ in range(backbone.layers)],
         "values": [jnp.zeros(shape) for _ in range(backbone.layers)],
@@ -225,8 +225,8 @@ def _step(
         x = layers.embed(params["embedding"], symbols[:, None], backbone.dtype)
         for layer, block in enumerate(params["backbone"]["blocks"]):
             query, key, value = project_heads(backbone, block, x, rotary)
-            keys.append(state["keys"][layer].at[rows, position].set(key[:, 0]))
-            values.append(state["values"][layer].at[rows, position].set(value[:, 0]))
+            keys.append(state["keys"][layer].at[rows, :, position].set(key[:, 0]))
+            values.append(state["values"][layer].at[rows, :, position].set(value[:, 0]))
             x = finish_block(backbone, block, x, _attend(query, keys[-1], values[-1], position))
         hidden = layers.rms_norm(params["backbone"]["final_norm"], x)
         logits = layers.readout(params["embedding" if spec.tied else "output"], hidden, BYTES)[:, 0]
@@ -237,42 +237,38 @@ def _attend(query: jax.Array, keys: jax.Array, values: jax.Array, position: jax.
     """Attends from one token per row to its slots up to `position`, as far as the longest row reaches.
 
     Slots are read block by block with a running softmax (Milakov & Gimelshein 2018). To a row that ends earlier, the
-    blocks behind its end are x * 1 + 0: its result is the same bits however far the others reach. The sums are written
-    out because a matrix product may choose its order of addition.
+    blocks behind its end are x * 1 + 0: its result is the same bits however far the others reach.
 
     Args:
       query: [B, 1, H, K].
-      keys: [B, S, G, K], S a multiple of `_BLOCK`; values alike.
+      keys: [B, G, S, K], S a multiple of `_BLOCK`; values alike.
       position: int32 [B].
 
     Returns:
       [B, 1, H, K].
     """
-    B, S, G, K = keys.shape
-    query = query.reshape(B, 1, G, -1, K) / math.sqrt(K)
+    B, G, S, K = keys.shape
+    query = query.reshape(B, G, -1, K) / math.sqrt(K)
 
     def read(index: jax.Array, carry: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        maximum, total, weighted = carry
-        key, value = (
-            jax.lax.dynamic_slice_in_dim(x, index * _BLOCK, _BLOCK, axis=1)[:, :, :, None] for x in (keys, values)
-        )
-        visible = (index * _BLOCK + jnp.arange(_BLOCK) <= position[:, None])[..., None, None, None]  # [B, s, 1, 1, 1]
-        scores = jnp.where(visible, jnp.sum(query * key, axis=-1, keepdims=True), _MASKED)  # [B, s, G, R, 1]
-        highest = jnp.maximum(maximum, scores.max(axis=1, keepdims=True))
-        weights = jnp.exp(scores - highest)
-        kept = jnp.exp(maximum - highest)
-        seen = jnp.where(visible, weights * value, 0.0)  # not 0 * value: what a row left behind must not matter
+        maximum, total, weighted = carry  # [B, G, R, 1], [B, G, R, 1], [B, G, R, K]
+        key, value = (jax.lax.dynamic_slice_in_dim(x, index * _BLOCK, _BLOCK, axis=2) for x in (keys, values))
+        visible = (index * _BLOCK + jnp.arange(_BLOCK) <= position[:, None])[:, None, :, None]  # [B, 1, s, 1]
+        scores = jnp.einsum("bgrk,bgsk->bgrs", query, key)
+        scores = jnp.where(visible.mT, scores, _MASKED)
+        highest = jnp.maximum(maximum, scores.max(axis=-1, keepdims=True))
+        weights, kept = jnp.exp(scores - highest), jnp.exp(maximum - highest)
+        seen = jnp.where(visible, value, 0.0)  # not a weight of 0 alone: what a row left behind may be anything
         return (
             highest,
-            total * kept + weights.sum(axis=1, keepdims=True),
-            weighted * kept + seen.sum(axis=1, keepdims=True),
+            total * kept + weights.sum(axis=-1, keepdims=True),
+            weighted * kept + jnp.einsum("bgrs,bgsk->bgrk", weights, seen),
         )
 
-    R = query.shape[3]
-    floor, zero = jnp.full((B, 1, G, R, 1), _FLOOR), jnp.zeros((B, 1, G, R, 1))
+    zero = jnp.zeros(query.shape, keys.dtype)
     blocks = jnp.minimum(jnp.max(position), S - 1) // _BLOCK + 1
-    _, total, weighted = jax.lax.fori_loop(0, blocks, read, (floor, zero, jnp.zeros((B, 1, G, R, K))))
-    return (weighted / total).reshape(B, 1, G * R, K)
+    _, total, weighted = jax.lax.fori_loop(0, blocks, read, (zero[..., :1] + _FLOOR, zero[..., :1], zero))
+    return (weighted / total).reshape(B, 1, -1, K)
 
 
 def _cumulative(logits: jax.Array, symbols: int, precision: int) -> jax.Array:
@@ -305,7 +301,7 @@ def _probe(spec: Transformer, params: Params, start: Callable[[int], State], ste
         state = start(spec.rows)
         for index in range(steps):
             state = step(params, state, texts[index, order], restarts[index, order])
-        written = jax.tree.map(lambda cache: np.asarray(cache[:, : steps + 1]), (state["keys"], state["values"]))
+        written = jax.tree.map(lambda cache: np.asarray(cache[:, :, : steps + 1]), (state["keys"], state["values"]))
         return [array[np.argsort(order)] for array in (np.asarray(state["cdf"]), *jax.tree.leaves(written))]
 
     straight, mixed = run(np.arange(spec.rows)), run(np.roll(np.arange(spec.rows), 5))

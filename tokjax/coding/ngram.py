@@ -56,7 +56,7 @@ class Ngram(EntropyModel):
 
     order: int = 5
     contexts: int = 32_768
-    sample_bytes: int = 16 << 20
+    sample_bytes: int = 8 << 20
 
     def __post_init__(self):
         check(1 <= self.order <= _LONGEST_ORDER, "order", self.order, f"use 1 to {_LONGEST_ORDER}.")

@@ -176,10 +176,11 @@ def _decode_rows(engine: Engine, codes: Sequence[bytes], rows: int) -> Iterator[
     outputs = lockstep.run(engine, _Decoder(engine.cdf, engine.precision, engine.context), carry, inputs, rows)
     for row in range(len(codes)):
         coded = outputs["coded"][row]
-        symbols = outputs["symbol"][row][coded]
-        if symbols[-1] != END:
+        symbols, after = outputs["symbol"][row][coded], outputs["after"][row][coded].astype(np.int64)
+        shortest = -(-after[-1] // 8), -(-(after[-1] + 1) // 8)  # bytes of a code of the exponent's bits or one more
+        if symbols[-1] != END or len(codes[row]) not in shortest:
             raise TokenizerError("The ids are not the code of a text: they are cut short, or another model's.")
-        yield symbols[:-1].astype(np.uint8).tobytes(), outputs["after"][row][coded][:-1].astype(np.int64)
+        yield symbols[:-1].astype(np.uint8).tobytes(), after[:-1]
 
 
 def _bits_at(words: jax.Array, place: jax.Array) -> jax.Array:

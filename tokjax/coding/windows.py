@@ -44,12 +44,17 @@ class Window:
       precision: F of the model's counts.
       longest: bytes that a window holds at most.
       rule: where a window ends.
+      resets: whether the model starts anew at each window, not only at each text. If not, windows do not decode alone.
     """
 
     bits: int
     precision: int
     longest: int
     rule: Rule
+    resets: bool = True
+
+    def __post_init__(self):
+        check(self.resets or self.rule == "paper", "rule", self.rule, "only 'paper' can do without model resets.")
 
     @property
     def limbs(self) -> int:
@@ -76,7 +81,7 @@ class Window:
         if not self.escapes:
             return interval
         mantissa = jnp.full(shape, (1 << 32) - (1 << (32 - self.bits)), jnp.uint32)
-        return interval.replace(mantissa=mantissa, exponent=jnp.ones(shape, jnp.int32))
+        return Interval(low=interval.low, mantissa=mantissa, exponent=jnp.ones(shape, jnp.int32))
 
     def code(self, interval: Interval) -> tuple[jax.Array, jax.Array]:
         """Returns (the padded code uint32 [..., U], whether it fits)."""
@@ -105,7 +110,8 @@ class _Encoder:
         left = inputs["length"] > carry["next"]
         byte = inputs["text"][rows, carry["next"]].astype(jnp.int32)
         open_ = carry["held"] > 0
-        taken = arithmetic.narrow(carry["interval"], *self.bounds(params, state, byte), window.precision)
+        lower, upper = self.bounds(params, state, byte)
+        taken = arithmetic.narrow(carry["interval"], lower, upper, window.precision)
         code, fits = window.code(taken)
         edge = inputs["edge"][rows, carry["next"]]  # a new text begins here
         goes_on = open_ & left & ~edge & fits & (carry["held"] < window.longest)
@@ -114,6 +120,10 @@ class _Encoder:
         begins = ~goes_on & (next_ < inputs["length"])
         byte = jnp.where(begins, inputs["text"][rows, next_].astype(jnp.int32), byte)
         fresh = jax.tree.map(lambda array: array[byte], inputs["first"])
+        restarts = ~goes_on
+        if not window.resets:
+            restarts = begins & ((next_ == 0) | inputs["edge"][rows, next_])
+            fresh = _pick(restarts, fresh, _begun(window, *self.bounds(params, state, byte)))
         escaped = begins & ~fresh["fits"]
         takes = goes_on | (begins & fresh["fits"])
         interval = _pick(goes_on, taken, fresh["interval"])
@@ -139,7 +149,7 @@ class _Encoder:
             "seen": seen,
             "done": ~takes & ~escaped,
         }
-        return after, byte, ~goes_on, outputs
+        return after, byte, restarts, outputs
 
     def _is_new(self, seen: jax.Array, code: jax.Array, held: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Whether no shorter start of the window has `code`, and the codes seen, this one added."""
@@ -197,7 +207,12 @@ def _encoder_carry(window: Window, length: np.ndarray) -> dict[str, Any]:
 def _first(engine: Engine, window: Window) -> Any:
     """What an empty window becomes with each byte, arrays [256, ...]."""
     bounds = jnp.asarray(start_cdf(engine))
-    interval = arithmetic.narrow(window.start((BYTES,)), bounds[:BYTES], bounds[1 : BYTES + 1], window.precision)
+    return _begun(window, bounds[:BYTES], bounds[1 : BYTES + 1])
+
+
+def _begun(window: Window, lower: jax.Array, upper: jax.Array) -> Any:
+    """What an empty window becomes with a symbol of these cumulative counts."""
+    interval = arithmetic.narrow(window.start(lower.shape), lower, upper, window.precision)
     code, fits = window.code(interval)
     return {"interval": interval, "code": code, "fits": fits}
 
@@ -274,7 +289,8 @@ class _Decoder:
         active = carry["window"] < inputs["count"]
         code = inputs["codes"][rows, carry["window"]]
         empty = carry["held"] == 0
-        bounds = jnp.where(empty[:, None], inputs["start"], self.cdf(params, state))
+        anew = empty if window.resets else empty & (carry["window"] == 0)
+        bounds = jnp.where(anew[:, None], inputs["start"], self.cdf(params, state))
         interval = _pick(empty, window.start(empty.shape), carry["interval"])
         point = jnp.zeros((*empty.shape, window.limbs), jnp.uint32)
         point = point.at[:, window.limbs - window.words :].set(code[:, ::-1])
@@ -295,11 +311,11 @@ class _Decoder:
             "interval": taken,
             "done": ~active | (closed & (carry["window"] + 1 >= inputs["count"])),
         }
-        return after, byte, empty, outputs
+        return after, byte, anew, outputs
 
 
 def decode(engine: Engine, window: Window, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Decodes windows, each by itself.
+    """Decodes windows, each by itself; if the model does not reset, as one text.
 
     Args:
       engine: the model that encoded them.
@@ -314,7 +330,8 @@ def decode(engine: Engine, window: Window, codes: np.ndarray) -> tuple[np.ndarra
     if not len(codes):
         return np.zeros(0, np.uint8), np.zeros(0, np.int64), np.zeros(0, np.int64)
     rows = lockstep.lanes(engine, [_TYPICAL] * len(codes))
-    padded, count = lockstep.pad(np.array_split(codes, rows))
+    shares = np.array_split(codes, rows) if window.resets else [codes] + [codes[:0]] * (rows - 1)
+    padded, count = lockstep.pad(shares)
     inputs = {
         "codes": jnp.asarray(padded),
         "count": jnp.asarray(count),

@@ -1,5 +1,6 @@
 """Configuration to frozen spec, strictly: an unknown or missing key is an error with the nearest name."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -69,6 +70,16 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if hint in (int, float, bool, str) and (type(value) is not hint):
         raise SpecError(f"{path}: got {value!r} ({type(value).__name__}), expected {hint.__name__}.")
     return value
+
+
+def read_value(text: str) -> int | float | bool | str:
+    """Returns what a field's value is when written on a command line: a number, True, False, or else the text."""
+    if text in ("True", "False"):
+        return text == "True"
+    for number in (int, float):
+        with contextlib.suppress(ValueError):
+            return number(text)
+    return text
 
 
 def to_dict(spec: Any) -> dict[str, Any]:

@@ -82,7 +82,10 @@ class Tokenizer(abc.ABC):
         return len(raw)
 
     def safe_ids(self, tables: Tables, ids: np.ndarray) -> int:
-        """Returns a count n such that decode(ids[:n]) + decode(ids[n:] + more) == decode(ids + more) for every `more`."""
+        """Returns a count n such that decode(ids[:n]) + decode(ids[n:] + more) == decode(ids + more) for all `more`.
+
+        0 when no such place is known yet.
+        """
         del tables
         return len(ids)
 

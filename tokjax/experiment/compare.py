@@ -134,7 +134,7 @@ def _compare(spec: CompareSpec, directory: Path, progress: bool, say: Callable[[
             row = _measured_run(prepared, spec, directory, rate, seed, documents, progress)
             rows.append(row)
             say(f"{prepared.name} seed {seed}: {row['bits_per_byte']:.3f} bits/byte in {row['seconds']:.0f} s")
-        shown[prepared.name] = _tokens(run.load_model(_run_directory(directory, prepared, rate, 0)), paragraph)
+        shown[prepared.name] = _tokens(run.load_model(run_directory(directory, prepared.name, rate, 0)), paragraph)
     results = {
         "format": 1,
         "settings": {**dataclasses.asdict(spec), "budget_kind": Budget.parse(spec.budget).kind,
@@ -214,8 +214,9 @@ def _sweep(
     return base * LEARNING_RATE_STEP**best, listed
 
 
-def _run_directory(directory: Path, prepared: _Prepared, rate: float, seed: int) -> Path:
-    return directory / "runs" / folder(prepared.name) / f"{rate:.2e}-seed{seed}"
+def run_directory(directory: Path, system: str, rate: float, seed: int) -> Path:
+    """Returns where the comparison in `directory` keeps the run of a contender at a learning rate and seed."""
+    return directory / "runs" / folder(system) / f"{rate:.2e}-seed{seed}"
 
 
 def _measured_run(
@@ -228,7 +229,7 @@ def _measured_run(
     progress: bool,
 ) -> dict[str, Any]:
     """Trains one seed on the whole budget and scores it on the test documents; a row of the results."""
-    where = _run_directory(directory, prepared, rate, seed)
+    where = run_directory(directory, prepared.name, rate, seed)
     done = where / "row.json"
     if done.exists():
         return read_json(done, needs=("system", "seed", "bits_per_byte", "seconds"))

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from tokjax.core.errors import SpecError, UnknownNameError, nearest
 from tokjax.core.registry import systems, tokenizers
+from tokjax.core.spec import read_value
 from tokjax.experiment.config import load_config
 
 _UNITS = {"flops": "flops", "s": "seconds", "b": "bytes", "kb": "bytes", "mb": "bytes", "gb": "bytes"}
@@ -68,12 +69,13 @@ class Contender:
 def contender(name: str, *, source: str, scale: str) -> Contender:
     """Returns the contender called `name`: a system, a tokenizer (read by `lm`), or SYSTEM/TOKENIZER.
 
-    A tokenizer may carry its vocabulary size, as in `bpe:2048`; a path is a tokenizer that was fitted before.
+    A tokenizer may carry its vocabulary size, as in `bpe:2048`, and fields of its spec, as in
+    `equal_info:token_bits=8`; a path is a tokenizer that was fitted before.
 
     Raises:
       UnknownNameError: neither a system nor a tokenizer.
     """
-    base, _, size = name.partition(":")
+    base, *settings = name.split(":")
     system, slash, tokenizer = base.partition("/")
     if system not in systems and (slash or system not in tokenizers) and Path(name).exists():
         config = load_config(f"lm:{scale}")
@@ -95,12 +97,14 @@ def contender(name: str, *, source: str, scale: str) -> Contender:
             config.tokenizer = {"name": tokenizer}
             if default and _takes_vocab_size(tokenizer):
                 config.tokenizer.vocab_size = default
-        if size:
-            if not size.isdigit() or not _takes_vocab_size(config.tokenizer.name):
+        for setting in settings:
+            field, equals, value = setting.rpartition("=")
+            if not equals and not (value.isdigit() and _takes_vocab_size(config.tokenizer.name)):
                 raise SpecError(
-                    f"--systems: {name!r}: write a vocabulary size behind a trained tokenizer, as bpe:2048."
+                    f"--systems: {name!r}: write a vocabulary size behind a trained tokenizer, as bpe:2048, or "
+                    "FIELD=VALUE of any."
                 )
-            config.tokenizer.vocab_size = int(size)
+            config.tokenizer[field or "vocab_size"] = read_value(value)
     return Contender(name, config)
 
 

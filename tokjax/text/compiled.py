@@ -4,14 +4,13 @@ import dataclasses
 import logging
 
 import jax
-import numpy as np
 
-from tokjax.coding import match, strings
+from tokjax.coding import strings
 from tokjax.coding.entropy import fit_entropy
 from tokjax.core.registry import Paper, tokenizers
 from tokjax.core.spec import check
-from tokjax.core.types import Source, Tables, Tokenizer
-from tokjax.text import vocabulary
+from tokjax.core.types import Source, Tables
+from tokjax.text.string_table import StringTable
 
 log = logging.getLogger(__name__)
 
@@ -31,12 +30,12 @@ SMALLEST, LARGEST = 257, 1 << 17
             title="Synthesis of noiseless compression codes",
             authors="Tunstall",
             year=1967,
-            url="https://hdl.handle.net/1853/52123",
+            url="https://en.wikipedia.org/wiki/Tunstall_coding",
         ),
     ),
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Compiled(Tokenizer):
+class Compiled(StringTable):
     """The most probable strings of an entropy model, by longest match: equal-information tokens without the model.
 
     Where one window of the paper's equal-info compression makes one token, every token is a string in a fixed table.
@@ -47,8 +46,6 @@ class Compiled(Tokenizer):
       vocab_size: how many strings, the 256 bytes included.
       entropy: the model: `ngram`, `unigram`, either with fields as in `ngram:order=4`, or the directory of a trained
         one.
-
-    Tables: `parents` int32 [V] and `last_bytes` uint8 [V], each string as its parent string and one more byte.
     """
 
     vocab_size: int = 8192
@@ -70,18 +67,3 @@ class Compiled(Tokenizer):
         if self.size(tables) < self.vocab_size:
             log.warning("the model supports %d ids of the %d asked for", self.size(tables), self.vocab_size)
         return tables
-
-    def encode(self, tables: Tables, raw: bytes) -> np.ndarray:
-        return match.match(match.matcher(tables), raw)
-
-    def decode(self, tables: Tables, ids: np.ndarray) -> bytes:
-        return strings.decode(tables, ids)
-
-    def units(self, tables: Tables, ids: np.ndarray) -> np.ndarray:
-        return vocabulary.units(strings.pack(tables), ids)
-
-    def size(self, tables: Tables) -> int:
-        return len(tables["parents"])
-
-    def safe_cut(self, tables: Tables, raw: bytes) -> int:
-        return match.safe_cut(match.matcher(tables), raw)

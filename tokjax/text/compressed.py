@@ -120,8 +120,8 @@ class Compressed(Tokenizer):
     def _codes(self, tables: Tables, ids: np.ndarray) -> list[bytes]:
         """Returns the codes between separators."""
         ids = check_ids(ids, self.size(tables))
-        cuts = np.flatnonzero(ids == self._separator) + 1 if self.separated else []
-        parts = (part[part != self._separator] if self.separated else part for part in np.split(ids, cuts))
+        separator = (ids == self._separator) & self.separated
+        parts = np.split(ids[~separator], np.flatnonzero(separator) - np.arange(np.count_nonzero(separator)))
         return [from_ids(part, self.token_bits) for part in parts if len(part)]
 
     def safe_cut(self, tables: Tables, raw: bytes) -> int:

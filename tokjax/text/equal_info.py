@@ -11,19 +11,21 @@ from typing import Any, ClassVar, Literal
 import jax
 import numpy as np
 
-from tokjax.coding import cdf, windows
+from tokjax.coding import cdf, strings, windows
 from tokjax.coding.entropy import Engine, fit_entropy, unpack
 from tokjax.coding.ngram import sample_records
 from tokjax.coding.windows import Window
 from tokjax.core.cached import cached_engine
-from tokjax.core.errors import TokenizerError
+from tokjax.core.errors import SpecError, TokenizerError
 from tokjax.core.registry import tokenizers
 from tokjax.core.spec import check
-from tokjax.core.types import Source, Tables
+from tokjax.core.types import Source, Tables, Tokenizer
 from tokjax.text.compressed import LESTER, Coded, Compressed
+from tokjax.text.string_table import StringTable
 
 WIDTHS = (8, 16, 24, 32, 64, 128)
-AUDITED = 200_000  # bytes of the source on which fitting measures how often the published rule mis-decodes
+MOST_STRINGS = 1 << 17  # of mode `ids`
+AUDITED = 50_000  # bytes of the source on which fitting measures how often the published rule mis-decodes
 
 log = logging.getLogger(__name__)
 
@@ -48,37 +50,57 @@ class Audit:
 
 @tokenizers.register("equal_info", papers=(LESTER,))
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EqualInfo(Compressed):
+class EqualInfo(Tokenizer):
     """Arithmetic coding in windows of equal information: coder and model start anew at each.
 
-    With `window_bits` equal to `token_bits`, an id stands for the same bytes everywhere.
+    Three modes say where a window ends and what its id is:
+
+    - `delay`, lossless: where no shorter start of the window has the same code. Ids are the bits of the codes.
+    - `paper`, as published: as late as the code still fits; some windows do not decode, and fitting says how many.
+    - `ids`, lossless: as late as `paper`, but every string that fits a window is an id of its own. No model runs.
+
+    With `window_bits` equal to `token_bits`, or by `ids`, an id stands for the same bytes everywhere.
 
     Attributes:
-      window_bits: W.
-      mode: `delay` is lossless; `paper` ends windows as published, where some do not decode (`audit` counts them).
+      window_bits: W; at most 16 for `ids`.
+      token_bits: N, 8 or 16; not used by `ids`.
+      mode: as above.
       entropy: the model: `ngram`, `unigram`, either with fields as in `ngram:order=4`, or the directory of a trained
         one.
       precision: F; probabilities are multiples of 2**-F.
       longest: bytes that a window holds at most.
-      chunk_bytes: a window ends with its chunk.
+      resets: whether the model starts anew at each window; if not, which only `paper` allows, nothing can be learned
+        from the ids (Lester et al. 2024, section 5.4).
+      chunk_bytes: a window ends where such a stretch of a document ends; not so for `ids`.
     """
 
-    separated: ClassVar[bool] = False
-
     window_bits: Literal[8, 16, 24, 32, 64, 128] = 16
-    mode: Literal["paper", "delay"] = "delay"
+    token_bits: Literal[8, 16] = 16
+    mode: Literal["delay", "paper", "ids"] = "delay"
     entropy: str = "ngram"
     precision: int = cdf.PRECISION
     longest: int = 128
+    resets: bool = True
     chunk_bytes: int = 10_240
 
     def __post_init__(self):
-        super().__post_init__()
         low, high = cdf.FEWEST, cdf.MOST
+        check(self.mode in ("delay", "paper", "ids"), "mode", self.mode, "use 'delay', 'paper' or 'ids'.")
         check(self.window_bits in WIDTHS, "window_bits", self.window_bits, f"use one of {WIDTHS}.")
-        check(self.mode in ("paper", "delay"), "mode", self.mode, "use 'paper' or 'delay'.")
+        few = self.mode != "ids" or self.window_bits <= 16
+        check(few, "window_bits", self.window_bits, "mode=ids has an id for every string; use 8 or 16.")
         check(low <= self.precision <= high, "precision", self.precision, f"use {low} to {high} bits.")
+        check(self.resets or self.mode == "paper", "resets", self.resets, "only mode=paper can do without.")
         check(self.longest >= 1, "longest", self.longest, "use a positive number of bytes.")
+        Compressed.__post_init__(self)  # type: ignore[arg-type]  # the fields of the same name
+
+    @property
+    def _coder(self) -> "_Strings | _Windows":
+        if self.mode == "ids":
+            window = Window(self.window_bits, self.precision, self.longest, "paper")
+            return _Strings(window=window, entropy=self.entropy)
+        window = Window(self.window_bits, self.precision, self.longest, self.mode, self.resets)
+        return _Windows(window=window, entropy=self.entropy, token_bits=self.token_bits, chunk_bytes=self.chunk_bytes)
 
     @property
     def lossless(self) -> bool:  # type: ignore[override]
@@ -87,20 +109,86 @@ class EqualInfo(Compressed):
 
     @property
     def context_free(self) -> bool:  # type: ignore[override]
-        """Whether an id is one window."""
-        return self.window_bits == self.token_bits and not self._window.escapes
-
-    @property
-    def _window(self) -> Window:
-        return Window(self.window_bits, self.precision, self.longest, self.mode)
+        """Whether an id stands for the same bytes everywhere."""
+        return self._coder.context_free
 
     def fit(self, source: Source, key: jax.Array | None = None) -> Tables:
-        """Fits the entropy model to every record. `key` is not used."""
+        """Fits the entropy model to every record. `key` is not used.
+
+        Raises:
+          SourceError: the source holds no bytes.
+          SpecError: more strings fit a window than `ids` may have.
+        """
+        return self._coder.fit(source, key)
+
+    def audit(self, tables: Tables, documents: Iterable[bytes]) -> Audit:
+        """Codes `documents`, decodes every window by itself and counts those that come back wrong.
+
+        Raises:
+          SpecError: mode is `ids`, which has no codes.
+        """
+        if isinstance(self._coder, _Strings):
+            raise SpecError("mode: got 'ids'; its windows are strings of a table, and decode by look-up.")
+        return self._coder.audit(tables, documents)
+
+    def encode(self, tables: Tables, raw: bytes) -> np.ndarray:
+        return self._coder.encode(tables, raw)
+
+    def encode_many(self, tables: Tables, documents: Iterable[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        return self._coder.encode_many(tables, documents)
+
+    def decode(self, tables: Tables, ids: np.ndarray) -> bytes:
+        return self._coder.decode(tables, ids)
+
+    def units(self, tables: Tables, ids: np.ndarray) -> np.ndarray:
+        return self._coder.units(tables, ids)
+
+    def size(self, tables: Tables) -> int:
+        return self._coder.size(tables)
+
+    def safe_cut(self, tables: Tables, raw: bytes) -> int:
+        return self._coder.safe_cut(tables, raw)
+
+    def safe_ids(self, tables: Tables, ids: np.ndarray) -> int:
+        return self._coder.safe_ids(tables, ids)
+
+    def signature(self, tables: Tables) -> dict[str, Any]:
+        return self._coder.signature(tables)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Strings(StringTable):
+    """Mode `ids`: every string that fits a window."""
+
+    window: Window
+    entropy: str
+
+    def fit(self, source: Source, key: jax.Array | None = None) -> Tables:
+        del key
+        model = fit_entropy(self.entropy, source)
+        return strings.from_strings(windows.fitting_strings(model.next_probabilities, self.window, MOST_STRINGS))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Windows(Compressed):
+    """Modes `delay` and `paper`: the codes of windows, end to end."""
+
+    separated: ClassVar[bool] = False
+
+    window: Window
+    entropy: str
+
+    @property
+    def context_free(self) -> bool:  # type: ignore[override]
+        """Whether an id is one window, decoded by itself."""
+        return self.window.bits == self.token_bits and not self.window.escapes and self.window.resets
+
+    def fit(self, source: Source, key: jax.Array | None = None) -> Tables:
         del key
         tables = fit_entropy(self.entropy, source).pack()
-        if not self.lossless:
+        if self.window.rule == "paper":
             found = self.audit(tables, sample_records(source, AUDITED))
-            message = "with mode=paper %.1f%% of %d windows decode to other bytes; mode=delay is lossless"
+            message = "with mode=paper %.1f%% of %d windows decode to other bytes; delay and ids are lossless"
             log.warning(message, 100 * found.rate, found.windows)
         return tables
 
@@ -108,8 +196,8 @@ class EqualInfo(Compressed):
         """Codes `documents`, decodes every window by itself and counts those that come back wrong."""
         step = self.chunk_bytes
         chunks = [raw[start : start + step] for raw in documents for start in range(0, len(raw), step)]
-        coded = windows.encode(_engine(self, tables), self._window, chunks)
-        written = np.concatenate([np.bincount(bits // self.window_bits, minlength=len(codes)) for codes, bits in coded])
+        coded = windows.encode(_engine(self, tables), self.window, chunks)
+        written = np.concatenate([np.bincount(bits // self.window.bits, minlength=len(codes)) for codes, bits in coded])
         text, read, _ = self._decode_windows(tables, np.concatenate([codes for codes, _ in coded]))
         original, decoded = b"".join(chunks), text.tobytes()
         spans = zip(_spans(written), _spans(read), strict=True)
@@ -117,40 +205,42 @@ class EqualInfo(Compressed):
 
     @property
     def _last_bytes(self) -> bool:
-        return self.token_bits == 16 and self.window_bits % 16 != 0
+        return self.token_bits == 16 and self.window.bits % 16 != 0
 
     def _compress(self, tables: Tables, chunks: Sequence[bytes]) -> list[Coded]:
-        coded = windows.encode(_engine(self, tables), self._window, chunks)
-        return [(_to_bytes(codes, self.window_bits), bits) for codes, bits in coded]
+        coded = windows.encode(_engine(self, tables), self.window, chunks)
+        return [(_to_bytes(codes, self.window.bits), bits) for codes, bits in coded]
 
     def _decompress(self, tables: Tables, codes: Sequence[bytes]) -> list[Coded]:
         return [self._decompress_one(tables, code) for code in codes]
 
     def _decompress_one(self, tables: Tables, code: bytes) -> Coded:
-        if len(code) % (self.window_bits // 8):
-            raise TokenizerError(f"The ids end inside a window of {self.window_bits} bits: they are cut short.")
-        text, counts, bits = self._decode_windows(tables, _from_bytes(code, self.window_bits))
-        return text.tobytes(), bits + np.repeat(np.arange(len(counts)) * self.window_bits, counts)
+        if len(code) % (self.window.bits // 8):
+            raise TokenizerError(f"The ids end inside a window of {self.window.bits} bits: they are cut short.")
+        text, counts, bits = self._decode_windows(tables, _from_bytes(code, self.window.bits))
+        return text.tobytes(), bits + np.repeat(np.arange(len(counts)) * self.window.bits, counts)
 
     def _decode_windows(self, tables: Tables, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `windows.decode`, of codes with escapes: an escape gives no byte, the window after it gives its own."""
-        literal, escape = _literals(codes, self._window)
+        literal, escape = _literals(codes, self.window)
         coded = ~literal & ~escape
-        text, counts, bits = windows.decode(_engine(self, tables), self._window, codes[coded])
+        text, counts, bits = windows.decode(_engine(self, tables), self.window, codes[coded])
         all_counts = np.zeros(len(codes), np.int64)
         all_counts[coded], all_counts[literal] = counts, 1
         at_literal = np.repeat(literal, all_counts)
         all_text, all_bits = np.zeros(len(at_literal), np.uint8), np.zeros(len(at_literal), np.int64)
         all_text[~at_literal], all_bits[~at_literal] = text, bits
-        all_text[at_literal] = codes[literal, 0] >> (32 - self.window_bits) if literal.any() else 0
-        all_bits[at_literal] = self.window_bits - 1
+        all_text[at_literal] = codes[literal, 0] >> (32 - self.window.bits) if literal.any() else 0
+        all_bits[at_literal] = self.window.bits - 1
         return all_text, all_counts, all_bits
 
     def safe_ids(self, tables: Tables, ids: np.ndarray) -> int:
         del tables
-        safe = self._ends(ids) % self.window_bits == 0
-        if self._window.escapes:  # not between an escape and its byte
-            safe &= np.asarray(ids) & 0xFF != (1 << self.window_bits) - 1
+        if not self.window.resets:
+            return 0
+        safe = self._ends(ids) % self.window.bits == 0
+        if self.window.escapes:  # not between an escape and its byte
+            safe &= np.asarray(ids) & 0xFF != (1 << self.window.bits) - 1
         return int(np.flatnonzero(safe).max(initial=-1)) + 1
 
     def signature(self, tables: Tables) -> dict[str, Any]:
@@ -188,5 +278,5 @@ def _literals(codes: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray
 
 
 @cached_engine
-def _engine(spec: EqualInfo, tables: Tables) -> Engine:
-    return unpack(tables).engine(precision=spec.precision)
+def _engine(spec: _Windows, tables: Tables) -> Engine:
+    return unpack(tables).engine(precision=spec.window.precision)

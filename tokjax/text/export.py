@@ -14,7 +14,6 @@ from tokjax.core.errors import TokenizerError
 from tokjax.core.files import write_text
 from tokjax.core.types import Tables
 from tokjax.text import vocabulary
-from tokjax.text.compiled import Compiled
 from tokjax.text.fitted import Fitted
 from tokjax.text.subwords import BPE, byte_level, to_symbols
 
@@ -37,20 +36,24 @@ def export_tokenizer(fitted: Fitted, path: pathlib.Path) -> None:
 def to_hf(fitted: Fitted) -> "hf.Tokenizer":
     """Returns the `tokenizers.Tokenizer` that gives the ids of `fitted` for any text, and decodes them.
 
-    `compiled`: exact without exception, though at a hundredth of the speed of `coding.match`. `bpe`: exact but in
-    stretches of 64 KiB without a newline, which `pretokenize.segments` cuts and the file does not.
+    Tables of strings (`compiled`, and `equal_info` with mode=ids): exact without exception, though at a hundredth of
+    the speed of `coding.match`. `bpe`: exact but in stretches of 64 KiB without a newline, which `pretokenize.segments`
+    cuts and the file does not.
 
     Raises:
       TokenizerError: no form in the file gives the same ids.
     """
     from tokenizers import decoders
 
-    if isinstance(fitted.spec, Compiled):
-        tokenizer = _compiled(fitted.tables)
+    if "parents" in fitted.tables:
+        tokenizer = _string_table(fitted.tables)
     elif isinstance(fitted.spec, BPE):
         tokenizer = _bpe(fitted.spec, fitted.tables)
     else:
-        raise TokenizerError(f"A tokenizer of kind {fitted.name!r} cannot be exported; `bpe` and `compiled` can.")
+        raise TokenizerError(
+            f"A tokenizer of kind {fitted.name!r} cannot be exported; `bpe`, `compiled` and `equal_info` with mode=ids "
+            "can."
+        )
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
@@ -83,7 +86,7 @@ def last_pair(token: bytes, ranks: dict[bytes, int]) -> tuple[bytes, bytes] | No
     return parts[0], parts[1]
 
 
-def _compiled(tables: Tables) -> "hf.Tokenizer":
+def _string_table(tables: Tables) -> "hf.Tokenizer":
     """A regex that follows the tree of strings cuts the text: no model of `tokenizers` takes the longest match of whole
     texts in linear time. Every prefix of a string is one, so the greedy way through the tree is the longest match."""
     import tokenizers as hf

@@ -1,8 +1,8 @@
 """Encoding and decoding files of any length in bounded memory.
 
 On the wire, ids are little-endian uint16 where the vocabulary has at most 65,536 ids, else uint32; or, as text, one
-decimal number per line. There is no header, unless the tokenizer runs a neural network: then a first line, `#` and JSON,
-says by which tables, versions and kind of device the ids were made, for only those decode them.
+decimal number per line. There is no header, unless the tokenizer runs a neural network: then a first line, `#` and
+JSON, says by which tables, versions and kind of device the ids were made, for only those decode them.
 """
 
 import collections
@@ -113,7 +113,7 @@ def _check_header(fitted: Fitted, reader: BinaryIO) -> None:
         line += byte
     try:
         found = dict(json.loads(line.removeprefix(b"#")))
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise TokenizerError(
             "The ids do not begin with the header of a neural tokenizer: `tokjax encode` writes it. Were they cut off, "
             "or written by another tokenizer?"

@@ -48,6 +48,7 @@ class Dataset:
       duplicates: exact duplicates that were dropped when the source was opened.
       tokenizer: name of the tokenizer in the directory.
       tokenizer_hash: its hash.
+      signature: what else must be equal for its ids to be the same: of a neural one, versions and kind of device.
       shards: number of shards.
       documents: number of documents.
       bytes: bytes of all documents.
@@ -67,6 +68,7 @@ class Dataset:
     documents: int
     bytes: int
     versions: dict[str, str]
+    signature: dict[str, Any] = dataclasses.field(default_factory=dict)
     ids: int | None = None
     of_shards: tuple[dict[str, Any], ...] = ()
     format: int = FORMAT
@@ -74,7 +76,7 @@ class Dataset:
     @property
     def content(self) -> dict[str, Any]:
         """What two commands must agree on to write into one directory."""
-        names = ("format", "split", "fingerprint", "tokenizer_hash", "shards")
+        names = ("format", "split", "fingerprint", "tokenizer_hash", "signature", "shards")
         return {name: getattr(self, name) for name in names}
 
     @property

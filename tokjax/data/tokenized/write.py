@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import itertools
+import json
 import os
 import platform
 import shutil
@@ -131,14 +132,15 @@ def write_shard(directory: Path, identity: str, number: int) -> None:
 def make_record(fitted: Fitted, raw: bytes, digest: bytes, ids: np.ndarray, units: np.ndarray) -> Record:
     """Returns the record of one document and the ids that `fitted` gave it.
 
-    Its text is kept where decoding may not return it: the tokenizer says so, or the units of the ids miss its length.
+    Its text is kept where decoding may not return it: the tokenizer says so, or the units of the ids miss its length,
+    or only the program that encoded it can.
 
     Raises:
       TokenizerError: the tokenizer gave an id outside its vocabulary.
     """
     if ids.max(initial=0) >= fitted.size or ids.min(initial=0) < 0:
         raise TokenizerError(f"The tokenizer gave id {ids.max()} but says it has {fitted.size}. Fit or load it again.")
-    recovers = fitted.spec.lossless and units.sum(dtype=np.int64) == len(raw)
+    recovers = fitted.spec.lossless and units.sum(dtype=np.int64) == len(raw) and not fitted.signature
     smallest = np.min_scalar_type(units.max(initial=0))
     return Record(digest, ids, units.astype(smallest), None if recovers else raw)
 
@@ -173,6 +175,7 @@ def _begin(
         duplicates=documents.duplicates,
         tokenizer=fitted.name,
         tokenizer_hash=fitted.hash,
+        signature=json.loads(json.dumps(fitted.signature)),
         shards=shards,
         documents=len(documents),
         bytes=documents.size,
