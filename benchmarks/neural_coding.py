@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import common
-from tokjax.coding.neural import Transformer, flatten, unflatten
+from tokjax.coding.neural import Transformer, to_params, to_tables
 from tokjax.core.types import Tables
 from tokjax.experiment.entropy import export_entropy
 from tokjax.nn import param
@@ -34,7 +34,7 @@ def random_model() -> tuple[Transformer, Tables]:
     """The paper's shape with the parameters that training starts from."""
     spec = Transformer(context=STEPS)
     system = Lm(vocab_size=257, backbone=spec.backbone)
-    return spec, flatten(param.materialize(system.declare(), jax.random.key(0)))
+    return spec, to_tables(param.materialize(system.declare(), jax.random.key(0)), np.ones(256))
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -48,7 +48,7 @@ def stepping(spec: Transformer, tables: Tables) -> list[dict[str, Any]]:
     """Rows of `step` and `forward`."""
     engine = spec.engine(tables)
     system = Lm(vocab_size=257, backbone=spec.backbone, tied=spec.tied)
-    params = unflatten(tables)
+    params = to_params(tables)
     texts = np.random.default_rng(0).integers(0, 256, (STEPS, spec.rows), np.int32)
     ids = jnp.asarray(texts.T)
     forward = jax.jit(lambda params, ids: system.logits(params, stream_batch(ids))[0])

@@ -47,6 +47,16 @@ def _claims(results: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str,
     for text in ("prose", "source code") if "bpe" in results else ():
         row = _pick(results["bpe"]["rows"], text=text, engine="tokjax")
         yield "bpe", f"BPE encode of {text}", "calling tiktoken directly", row["cpu_speed_over_tiktoken"]
+    for text in ("prose", "source code") if "compiled" in results else ():
+        row = _pick(results["compiled"]["rows"], text=text, measure="compiled encode")
+        speed = row["megabytes_per_second"]
+        what = f"`compiled` encode of {text}, {row['vocabulary']:,} strings ({speed:.0f} MB/s)"
+        peer = _pick(results["compiled"]["rows"], text=text, measure="tiktoken encode")
+        yield "compiled", what, f"tiktoken with {peer['vocabulary']:,} ids", row["cpu_speed_over_tiktoken"]
+    if "neural_coding" in results:
+        row = _pick(results["neural_coding"]["rows"], what="step")
+        what = f"a neural coder's step, {row['parameters'] / 1e6:.1f}M parameters, {row['rows']} rows"
+        yield "neural_coding", what, "its plain forward pass", row["speed_over_forward"]
     for name in ("bytes", "words", "bpe") if "codec" in results else ():
         row = _pick(results["codec"]["rows"], tokenizer=name, measure="memory")
         speed = _pick(results["codec"]["rows"], tokenizer=name, measure="throughput")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tokjax.coding.entropy import FittedEntropy
-from tokjax.coding.neural import Transformer, flatten
+from tokjax.coding.neural import Transformer, to_tables
 from tokjax.coding.saved import save_entropy
 from tokjax.core.errors import SpecError, TokenizerError
 from tokjax.nn.param import materialize
@@ -59,7 +59,7 @@ def test_ids_that_are_no_code_are_an_error():
 def entropy_directory(path, *, rows=16, seed=0) -> str:
     params = materialize(Lm(vocab_size=257, backbone=BACKBONE).declare(), jax.random.key(seed))
     spec = Transformer(backbone=BACKBONE, context=40, rows=rows)
-    save_entropy(FittedEntropy("transformer", spec, flatten(params)), path)
+    save_entropy(FittedEntropy("transformer", spec, to_tables(params, np.arange(256))), path)
     return str(path)
 
 

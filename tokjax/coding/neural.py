@@ -4,6 +4,10 @@ Floating-point counts differ in the last bit from program to program, and one su
 coder writes after it. So one compiled step, of one batch shape, serves encoder and decoder, and within it the counts of
 a row are a function of that row's own bytes: not of which row it is, nor of what the others hold.
 
+A row starts with nothing: its first byte has the frequencies of bytes in the training text, and the network reads on
+from there, as it does in training where a row begins inside a document. (Were it shown the end of a document first, it
+would take every window for the start of one.)
+
 M1's stack is the library's own (RMS norm, rotary positions, gated MLP), where the paper has ReLU and Shaw's relative
 positions.
 
@@ -34,7 +38,7 @@ from tokjax.nn import layers
 from tokjax.nn.attention import attention
 from tokjax.nn.transformer import TransformerSpec, finish_block, project_heads, transformer
 
-START = BYTES  # the end of a document, which also stands before the first byte
+FIRST = "first_bytes"  # the table of how often each byte is in the training text, int64 [256]
 _PAPER = TransformerSpec(width=256, layers=3, heads=4, hidden=1024)  # 3M parameters
 _BLOCK = 16  # cache slots that attention reads at a time
 _MASKED, _FLOOR = -1e30, -1e20  # the score of an unseen slot; the least maximum, far above it
@@ -57,18 +61,19 @@ _FORWARD_ROWS, _FORWARD_SYMBOLS = 512, 16_384  # the largest batches of `next_pr
 class Transformer(EntropyModel):
     """Byte transformer trained by `tokjax train` and exported from its run.
 
-    Tables: the float32 parameters of an `lm` over bytes, by path, as in `backbone/blocks/mlp/down`.
+    Tables: the float32 parameters of an `lm` over bytes, by path, as in `backbone/blocks/mlp/down`, and `first_bytes`
+    int64 [256], how often each byte is in the text it was trained on.
 
     Attributes:
       backbone: shape of the stack; it runs in float32 whatever it was trained in.
       context: bytes that it may see; then it starts again.
       rows: B, the one batch size of the compiled step, a multiple of 8. The cache takes
-        8 rows (context + 1) layers G K bytes.
+        8 rows context layers G K bytes.
       tied: the output matrix is the embedding table.
     """
 
     backbone: TransformerSpec = _PAPER
-    context: int = 1023
+    context: int = 1024
     rows: int = 256
     tied: bool = True
 
@@ -102,30 +107,30 @@ class Transformer(EntropyModel):
 
     def next_probabilities(self, tables: Tables, prefixes: Sequence[bytes]) -> np.ndarray:
         """As `EntropyModel.next_probabilities`, by whole sequences, not steps: an engine's counts differ slightly."""
-        logits = np.empty((len(prefixes), BYTES), np.float32)
+        probabilities = np.tile(_first(tables), (len(prefixes), 1))
         params, forward = _forward(self, tables)
-        seen = [prefix[len(prefix) - self._seen(len(prefix)) :] for prefix in prefixes]
+        seen = [prefix[len(prefix) - len(prefix) % self.context :] for prefix in prefixes]
         for chosen, ids in _batches(seen):
-            ends = np.array([len(seen[index]) for index in chosen] + [0] * (len(ids) - len(chosen)), np.int32)
-            logits[chosen] = np.asarray(forward(params, ids, ends))[: len(chosen)]
-        weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-        return weights / weights.sum(axis=1, keepdims=True)
-
-    def _seen(self, length: int) -> int:
-        """Of a text of `length` bytes, those since the last restart."""
-        return (length - 1) % self.context + 1 if length else 0
+            ends = np.array([len(seen[index]) - 1 for index in chosen] + [0] * (len(ids) - len(chosen)), np.int32)
+            logits = np.asarray(forward(params, ids, ends))[: len(chosen)].astype(np.float64)
+            weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+            probabilities[chosen] = weights / weights.sum(axis=1, keepdims=True)
+        return probabilities
 
 
-def flatten(params: Params) -> Tables:
-    """Returns the float32 tables, by path, of a tree of parameters."""
+def to_tables(params: Params, first_bytes: np.ndarray) -> Tables:
+    """Returns the tables of a tree of parameters and of how often each byte is in its text, int64 [256]."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {"/".join(key.key for key in path): np.asarray(leaf, np.float32) for path, leaf in leaves}
+    arrays = {"/".join(key.key for key in path): np.asarray(leaf, np.float32) for path, leaf in leaves}
+    return {**arrays, FIRST: np.asarray(first_bytes, np.int64)}
 
 
-def unflatten(tables: Tables) -> Params:
-    """The inverse of `flatten`."""
+def to_params(tables: Tables) -> Params:
+    """Returns the tree of parameters in `tables`."""
     params: dict[str, Any] = {}
     for path, array in tables.items():
+        if path == FIRST:
+            continue
         *parents, name = path.split("/")
         node = params
         for parent in parents:
@@ -134,16 +139,22 @@ def unflatten(tables: Tables) -> Params:
     return params
 
 
+def _first(tables: Tables) -> np.ndarray:
+    """Returns the probabilities of the first byte, float64 [256]; none is 0."""
+    counts = tables[FIRST]
+    return (counts + 1.0) / (counts.sum() + BYTES)
+
+
 @cached_engine
 def _engine(settings: tuple[Transformer, int, int], tables: Tables) -> Engine:
     spec, symbols, precision = settings
-    params = _by_layer(unflatten(tables), spec.backbone.layers)
+    params = _by_layer(to_params(tables), spec.backbone.layers)
     step = _compile(spec, symbols, precision, params)
+    first = cdf.cumulate(cdf.quantise(np.pad(_first(tables), (0, symbols - BYTES)), precision))
 
     def start(rows: int) -> State:
         check(rows == spec.rows, "rows", rows, f"this engine was compiled for {spec.rows}.")
-        every = np.full(rows, START, np.int32)
-        return step(params, _empty(spec, symbols), every, np.zeros(rows, bool))
+        return {**_empty(spec, symbols), "cdf": jnp.asarray(np.tile(first, (rows, 1)))}
 
     return Engine(
         params=params,
@@ -194,9 +205,9 @@ def _float32(backbone: TransformerSpec) -> TransformerSpec:
 
 
 def _empty(spec: Transformer, symbols: int) -> State:
-    """Returns the state before even the start symbol: the next position is 0."""
+    """Returns a state of the right shapes, with an empty cache."""
     backbone = spec.backbone
-    slots = -(-(spec.context + 1) // _BLOCK) * _BLOCK
+    slots = -(-spec.context // _BLOCK) * _BLOCK
     shape = (spec.rows, backbone.kv_heads, slots, backbone.head_dim)
     return {
         "keys": [jnp.zeros(shape) for _ in range(backbone.layers)],
@@ -215,9 +226,9 @@ def _step(
     symbols: jax.Array,
     restart: jax.Array,
 ) -> State:
-    """Reads one symbol per row. Slot 0 keeps the start symbol, so a restart is a step back to position 1."""
+    """Reads one symbol per row; a row that restarts, into slot 0."""
     backbone = _float32(spec.backbone)
-    position = jnp.where(restart, 1, state["position"])
+    position = jnp.where(restart, 0, state["position"])
     rotary = layers.rotary_tables(position[:, None], backbone.head_dim, backbone.rope_theta)
     rows = jnp.arange(spec.rows)
     keys, values = [], []
@@ -301,7 +312,7 @@ def _probe(spec: Transformer, params: Params, start: Callable[[int], State], ste
         state = start(spec.rows)
         for index in range(steps):
             state = step(params, state, texts[index, order], restarts[index, order])
-        written = jax.tree.map(lambda cache: np.asarray(cache[:, :, : steps + 1]), (state["keys"], state["values"]))
+        written = jax.tree.map(lambda cache: np.asarray(cache[:, :, :steps]), (state["keys"], state["values"]))
         return [array[np.argsort(order)] for array in (np.asarray(state["cdf"]), *jax.tree.leaves(written))]
 
     straight, mixed = run(np.arange(spec.rows)), run(np.roll(np.arange(spec.rows), 5))
@@ -333,21 +344,21 @@ def _forward(spec: Transformer, tables: Tables) -> tuple[Params, Callable[..., j
         last = jnp.take_along_axis(hidden, ends[:, None, None], axis=1)
         return layers.readout(params["embedding" if spec.tied else "output"], last, BYTES)[:, 0]
 
-    return unflatten(tables), jax.jit(forward)
+    return to_params(tables), jax.jit(forward)
 
 
 def _batches(texts: Sequence[bytes]) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Yields (indices of some texts, their symbols behind START, int32 [B, T]) in few shapes; rows may be left over."""
-    order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
+    """Yields (indices of texts that are not empty, their bytes int32 [B, T]) in few shapes; rows may be left over."""
+    order = sorted((index for index, text in enumerate(texts) if text), key=lambda index: len(texts[index]))
     while order:
-        length = _bucket(len(texts[order[0]]) + 1)
+        length = _bucket(len(texts[order[0]]))
         rows = max(8, min(_FORWARD_ROWS, _FORWARD_SYMBOLS // length))
-        fitting = next((n for n, index in enumerate(order) if len(texts[index]) >= length), len(order))
+        fitting = next((n for n, index in enumerate(order) if len(texts[index]) > length), len(order))
         rows = rows if fitting >= rows else max(8, rows // 8)
         chosen, order = order[: min(rows, fitting)], order[min(rows, fitting) :]
-        ids = np.full((rows, length), START, np.int32)
+        ids = np.zeros((rows, length), np.int32)
         for row, index in enumerate(chosen):
-            ids[row, 1 : 1 + len(texts[index])] = np.frombuffer(texts[index], np.uint8)
+            ids[row, : len(texts[index])] = np.frombuffer(texts[index], np.uint8)
         yield chosen, ids
 
 

@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tokjax.coding.entropy import FittedEntropy
-from tokjax.coding.neural import Transformer, flatten
+from tokjax.coding.neural import Transformer, to_tables
 from tokjax.coding.saved import DESCRIPTION, save_entropy
 from tokjax.core.errors import SpecError
+from tokjax.data import load_source
 from tokjax.experiment.run import load_model
 from tokjax.systems.language.lm import Lm
 from tokjax.text.bytes import Bytes
@@ -22,6 +25,7 @@ def export_entropy(run_directory: str | os.PathLike[str]) -> FittedEntropy:
 
     Raises:
       SpecError: the run trained something else than `lm` over bytes.
+      SourceError: the text that it was trained on is not there.
       CheckpointError, TokenizerError: it has no checkpoint, or a damaged one.
     """
     model = load_model(run_directory)
@@ -32,10 +36,12 @@ def export_entropy(run_directory: str | os.PathLike[str]) -> FittedEntropy:
         )
     spec = Transformer(
         backbone=model.system.backbone,
-        context=model.spec.data.length - 1,  # the start symbol takes a position
+        context=model.spec.data.length,
         tied=model.system.tied,
     )
-    return FittedEntropy("transformer", spec, flatten(model.params))
+    text = b"".join(load_source(model.spec.source).split("train"))
+    first_bytes = np.bincount(np.frombuffer(text, np.uint8), minlength=256)
+    return FittedEntropy("transformer", spec, to_tables(model.params, first_bytes))
 
 
 def resolve(fields: Mapping[str, Any]) -> dict[str, Any]:

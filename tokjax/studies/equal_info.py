@@ -71,9 +71,10 @@ class _Scale:
 
 _SCALES = {
     "smoke": _Scale("4e10flops", ("bytes", _B16, "compiled:2048"), 40_000, 20, context_bytes=128),
-    "small": _Scale("2e12flops", _ALL, 2_000_000, 300),
+    "small": _Scale("1e12flops", _ALL, 2_000_000, 300),
     "paper": _Scale("1e19flops", _ALL, 100_000_000, 2_500_000, context_bytes=4096),
 }
+_NEURAL_SAMPLE = 20_000  # bytes that M1 codes
 _NEURAL_CHUNK = 1024  # bytes that M1 codes in one row, so that a small text fills many
 
 
@@ -122,9 +123,9 @@ def _ratios(
         done = directory / f"ratios-{seed}.json"
         if not done.exists():
             part = [raw for index, raw in enumerate(train) if index % 10 != seed % 10]
-            found = list(_ngram_ratios(part, test, shape.sample, directory / "ngram" / str(seed)))
             trained = _train_entropy(shape, seed, directory / "m1" / str(seed), scale, progress)
-            found += _neural_ratios(trained, test[: shape.sample])
+            found = list(_ngram_ratios(part, test, shape.sample, directory / "ngram" / str(seed)))
+            found += _neural_ratios(trained, test[:_NEURAL_SAMPLE])
             write_text(done, json.dumps([{**row, "seed": seed} for row in found]))
         rows += json.loads(done.read_text())
     return rows
