@@ -2,13 +2,14 @@
 
 python docs/generate.py [--check]
 python docs/generate.py --demo DIR     take a finished comparison as the README's
+python docs/generate.py --study NAME DIR     take a finished study as its page's
 """
 
 import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,64 @@ def _benchmark_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _study(name: str) -> str:
+    """The verdict of a stored study, the ratios it measured and its models, or a line that says that there is none."""
+    path = RESULTS / f"study_{name}.json"
+    if not path.exists():
+        return "No result is stored yet.\n"
+    stored = json.loads(path.read_text())
+    where = stored["environment"]
+    lines = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in stored["verdict"].rstrip(".").split("; ")]
+    text = "\n".join(f"- {line}" for line in lines)
+    ratios = _rows_by(stored["rows"], "ratio", ("entropy", "setting"))
+    head = ("entropy model", "setting", "ids", "bytes per token", "uniform bits/byte", "unigram gain", "mis-decoded")
+    columns = ("ids", "bytes_per_token", "uniform_bits_per_byte", "unigram_gain", "misdecoded")
+    text += "\n\n" + _table(head, [[*key, *_means(rows, columns)] for key, rows in ratios.items()])
+    models = _rows_by(stored["rows"], "model", ("system",))
+    head = ("model over", "ids", "bits/byte", "bytes per token", "steps")
+    columns = ("vocab_size", "bits_per_byte", "bytes_per_token", "steps")
+    text += "\n" + _table(head, [[*key, *_means(rows, columns)] for key, rows in models.items()])
+    places = _rows_by(stored["rows"], "place", ("bits_before",))
+    head = ("bits of the window before the token", "accuracy", "bits per token")
+    text += "\n" + _table(head, [[*key, *_means(rows, ("accuracy", "bits_per_token"))] for key, rows in places.items()])
+    seeds = len({row["seed"] for row in stored["rows"]})
+    text += (
+        f"\nMeans of {seeds} seeds with 95% intervals; {where['cpus']} CPU cores, Python {where['python']}, jax "
+        f"{where['versions']['jax']}, {where['date']}; every row is in "
+        f"[`{path.name}`](../benchmarks/results/{path.name}).\n"
+    )
+    return text
+
+
+def _rows_by(rows: Iterable[dict[str, Any]], part: str, keys: Sequence[str]) -> dict[tuple[str, ...], list[dict]]:
+    """The rows of one part of a study, grouped by some of their fields."""
+    found: dict[tuple[str, ...], list[dict]] = {}
+    for row in rows:
+        if row["part"] == part:
+            found.setdefault(tuple(str(row[key]) for key in keys), []).append(row)
+    return found
+
+
+def _means(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:
+    shown = []
+    for column in columns:
+        values = [row.get(column) for row in rows]
+        if any(value is None for value in values):
+            shown.append("")
+        elif all(isinstance(value, int) for value in values):
+            shown.append(f"{round(sum(values) / len(values)):,}")
+        else:
+            estimate = report.interval(values)
+            width = "" if estimate.half_width is None else f" ± {estimate.half_width:.3f}"
+            shown.append(f"{estimate.mean:.3f}{width}")
+    return shown
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
 def documents() -> dict[Path, str]:
     """Returns path -> what it must hold."""
     readme = (ROOT / "README.md").read_text()
@@ -100,7 +159,12 @@ def documents() -> dict[Path, str]:
         )
         readme = _fill(readme, "demo", report.markdown_table(results) + caption)
     readme = _fill(readme, "benchmarks", _benchmark_table())
-    return {ROOT / "README.md": readme, ROOT / "docs" / "papers.md": papers_markdown()}
+    compressed = ROOT / "docs" / "compressed_text.md"
+    return {
+        ROOT / "README.md": readme,
+        ROOT / "docs" / "papers.md": papers_markdown(),
+        compressed: _fill(compressed.read_text(), "equal_info", _study("equal_info")),
+    }
 
 
 def main() -> int:
@@ -108,7 +172,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a document is stale")
     parser.add_argument("--demo", type=Path, help="directory of a finished comparison")
+    parser.add_argument("--study", nargs=2, metavar=("NAME", "DIR"), help="a study and the directory it finished in")
     arguments = parser.parse_args()
+    if arguments.study:
+        name, directory = arguments.study
+        stored = json.loads(Path(directory, "result.json").read_text())
+        (RESULTS / f"study_{name}.json").write_text(json.dumps(stored) + "\n")
     if arguments.demo:
         DEMO.write_text((arguments.demo / "results.json").read_text())
         for name in ("bits_per_byte_flops", "bits_per_byte_position"):

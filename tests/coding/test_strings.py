@@ -310,3 +310,21 @@ def test_a_size_below_the_bytes_is_refused():
     with pytest.raises(SpecError, match="256"):
         strings.most_probable(bigram(0), 255)
     assert strings.most_probable(bigram(0), 256) == SINGLES
+
+
+def test_a_safe_cut_of_one_byte_repeated_parses_the_text_once(monkeypatch):
+    engine = match.matcher(tables_of([b"a" * 3000]))
+    assert match.safe_cut(engine, b"a" * 100_000) == 100_000 - 100_000 % 3000
+    with monkeypatch.context() as patch:
+        patch.setattr(match, "_SAFE_EFFORT", 10**9)
+        patch.setattr(match, "_last_token", lambda *_: None)  # as if the parses of the end did not agree
+        text = b"a" * 7000 + b"b"
+        assert match.safe_cut(engine, text) == 7001
+
+
+def test_no_text_has_no_ids_in_a_program(monkeypatch):
+    found = automaton(tables_of([b"ab"]))
+    ids, count = match.match_traced(found, jnp.zeros((2, 0), jnp.uint8), jnp.zeros(2, jnp.int32))
+    assert ids.shape == (2, 0) and count.tolist() == [0, 0]
+    text, length = match.decode_traced(found, jnp.zeros(0, jnp.int32), jnp.int32(0), size=3)
+    assert text.tolist() == [0, 0, 0] and int(length) == 0

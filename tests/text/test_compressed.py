@@ -15,7 +15,7 @@ from tokjax.core.errors import SpecError, TokenizerError
 from tokjax.nn.param import materialize
 from tokjax.nn.transformer import TransformerSpec
 from tokjax.systems.language.lm import Lm
-from tokjax.text import Fitted, fit_tokenizer, load_tokenizer
+from tokjax.text import Fitted, compressed, fit_tokenizer, load_tokenizer
 from tokjax.text.compressed import from_ids, to_ids
 from tokjax.text.stream import decode_stream, encode_stream
 
@@ -51,6 +51,42 @@ def test_ids_that_are_no_code_are_an_error():
         tokenizer = fit_tokenizer(name, RECORDS)
         with pytest.raises(TokenizerError, match=message):
             tokenizer.decode(np.arange(9))
+
+
+def test_nothing_may_follow_the_end_of_a_code():
+    gzip = fit_tokenizer("gzip", RECORDS)
+    ids = gzip.encode(RECORDS[1])
+    with pytest.raises(TokenizerError, match="goes on behind its end"):
+        gzip.decode(np.concatenate([ids, ids]))
+    with pytest.raises(TokenizerError, match="it has no end"):
+        gzip.decode(ids[:-3])
+    coder = fit_tokenizer("ac", RECORDS)
+    with pytest.raises(TokenizerError, match="not the code of a text"):
+        coder.decode(np.append(coder.encode(RECORDS[1]), 0))
+
+
+def test_long_documents_are_coded_a_part_at_a_time(monkeypatch):
+    tokenizer = fit_tokenizer("ac", RECORDS, chunk_bytes=50)
+    ((whole, _),) = tokenizer.encode_many([RECORDS[1] * 2])
+    monkeypatch.setattr(compressed, "TOGETHER", 100)
+    ((parts, _),) = tokenizer.encode_many([RECORDS[1] * 2])
+    np.testing.assert_array_equal(whole, parts)
+
+
+def test_a_damaged_entropy_model_is_named():
+    tokenizer = fit_tokenizer("ac", RECORDS)
+    tables = {name: array for name, array in tokenizer.tables.items() if name != "entropy/offset"}
+    with pytest.raises(TokenizerError, match="lacks its table offset"):
+        tokenizer.spec.decode(tables, np.arange(3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"token_bits": 8.0}, "token_bits: got 8.0"), ({"chunk_bytes": 1 << 30}, "chunk_bytes: got 1073741824")],
+)
+def test_impossible_fields_say_so(fields, message):
+    with pytest.raises(SpecError, match=message):
+        fit_tokenizer("ac", RECORDS, **fields)
 
 
 # ---- a neural network beside the coder ----
@@ -102,6 +138,11 @@ def test_neural_streams_begin_with_a_header_that_is_checked(neural, tmp_path, te
         decoded(neural, rest, text=text)
     with pytest.raises(TokenizerError, match="do not begin with the header"):
         decoded(neural, b"", text=text)
+    with pytest.raises(TokenizerError, match="do not begin with the header"):
+        decoded(neural, b'#{"' + b"[" * 60_000, text=text)
+    if not text:
+        with pytest.raises(TokenizerError, match="begin with the header of a neural tokenizer"):
+            decoded(load_tokenizer("bytes"), stream)
     other = header.replace(b'"rows": 16', b'"rows": 64') + b"\n" + rest
     with pytest.raises(TokenizerError, match="rows: 64 there, 16 here"):
         decoded(neural, other, text=text)

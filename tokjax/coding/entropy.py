@@ -65,6 +65,10 @@ class EntropyModel(abc.ABC):
         """Learns the tables from every record. Deterministic."""
 
     @abc.abstractmethod
+    def table_names(self) -> frozenset[str]:
+        """Returns the tables that it cannot do without."""
+
+    @abc.abstractmethod
     def engine(self, tables: Tables, *, symbols: int = BYTES, precision: int = cdf.PRECISION) -> Engine:
         """Returns the functions over `tables` for V = `symbols`; symbol 256, if any, always has count 1."""
 
@@ -102,6 +106,12 @@ class FittedEntropy:
     name: str
     spec: EntropyModel
     tables: Tables
+
+    def __post_init__(self):
+        missing = sorted(self.spec.table_names() - self.tables.keys())
+        if missing:
+            names = ", ".join(missing)
+            raise TokenizerError(f"The entropy model {self.name!r} lacks its table {names}. Fit or export it again.")
 
     def engine(self, *, symbols: int = BYTES, precision: int = cdf.PRECISION) -> Engine:
         """As `EntropyModel.engine`."""
@@ -141,7 +151,7 @@ def fit_entropy(text: str, source: Source) -> FittedEntropy:
       UnknownNameError, SpecError: neither; or it must be trained first.
       SourceError: the source holds no bytes.
     """
-    if os.path.isdir(text):
+    if os.path.isdir(text) and text not in entropy_models:
         from tokjax.coding.saved import load_entropy
 
         return load_entropy(text)

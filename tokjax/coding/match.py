@@ -26,7 +26,8 @@ SHAPES = ((1024, 2048), (256, 1024), (64, 512))  # (lanes, steps) of the compile
 GROUP = SHAPES[0][0] * SHAPES[0][1]  # bytes of documents that are parsed as one text at most
 WALKED = 1 << 13  # fewer bytes are parsed in Python, which is then as fast
 _LABEL = (1 << LABEL_BITS) - 1
-_SAFE_WINDOW = 1 << 11  # bytes before the end that are first searched for a place to cut
+_SAFE_WINDOW = 1 << 11  # bytes before the end that are searched for a place to cut
+_SAFE_EFFORT = 8  # how often they are read before all of the text is parsed instead
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -177,27 +178,34 @@ def _parse_lanes(edges: jax.Array, raw: jax.Array) -> jax.Array:
 def safe_cut(engine: Matcher, raw: bytes) -> int:
     """Returns the start of the last token of `raw`, or its end where no byte could extend that token.
 
-    Only the end of `raw` is parsed: from every place at which a token may begin, until all of these parses agree.
+    As a rule only the end of `raw` is parsed: from every place at which a token may begin, until these parses agree.
+    Where they do not, as in one byte repeated, all of it is.
     """
-    window = max(_SAFE_WINDOW, 2 * engine.longest)
-    while True:
-        low = max(0, len(raw) - window)
-        slots, agreed = _parse_tail(engine, raw[low:], engine.longest if low else 1)
-        if low == 0 or agreed < len(slots):
-            break
-        window *= 8
-    if not raw or engine.bases[slots[-1]] == LEAF:
-        return len(raw)
-    return low + int(np.flatnonzero(slots < BYTES)[-1])
+    if not raw:
+        return 0
+    low = max(0, len(raw) - max(_SAFE_WINDOW, 2 * engine.longest))
+    start = _last_token(engine, raw[low:], engine.longest if low else 1)
+    if start is None:
+        offsets = engine.automaton.token_offsets
+        last = int(match(engine, raw)[-1])
+        low, start = 0, len(raw) - int(offsets[last + 1] - offsets[last])
+    _, slot = _walk(engine, raw[low + start :], engine.automaton.start)
+    return len(raw) if engine.bases[slot] == LEAF else low + start
 
 
-def _parse_tail(engine: Matcher, raw: bytes, starts: int) -> tuple[np.ndarray, int]:
-    """Parses `raw` from each of its first `starts` bytes. Returns the last parse and where all of them agree."""
+def _last_token(engine: Matcher, raw: bytes, starts: int) -> int | None:
+    """Returns where the last token begins of parses of `raw` from each of its first `starts` bytes, if they agree."""
     before = engine.automaton.start
     slots = np.full(len(raw), before, np.int32)
     view = slots.data
     _follow(engine, raw, view, 0, before)
-    return slots, max((_follow(engine, raw, view, start, before) for start in range(1, starts)), default=0)
+    read = len(raw)
+    for start in range(1, starts):
+        agreed = _follow(engine, raw, view, start, before)
+        read += agreed - start
+        if agreed == len(raw) or read > _SAFE_EFFORT * len(raw):
+            return None
+    return int(np.flatnonzero(slots < BYTES)[-1])
 
 
 def _lockstep(edges: jax.Array, raw: jax.Array) -> jax.Array:
@@ -218,7 +226,7 @@ def _next_slot(edges: jax.Array, slot: jax.Array, byte: jax.Array) -> jax.Array:
 
 
 def _read(array: jax.Array, index: jax.Array) -> jax.Array:
-    return array.at[index].get(mode="promise_in_bounds")
+    return jnp.asarray(array).at[index].get(mode="promise_in_bounds")
 
 
 def match_traced(table: Automaton, raw: jax.Array, length: jax.Array, *, lanes: int = 1) -> tuple[jax.Array, jax.Array]:
@@ -242,6 +250,8 @@ def match_traced(table: Automaton, raw: jax.Array, length: jax.Array, *, lanes: 
     """
     check(lanes >= 1, "lanes", lanes, "use 1 or more.")
     *batch, L = raw.shape
+    if not raw.size:
+        return jnp.zeros(raw.shape, jnp.int32), jnp.zeros(batch, jnp.int32)
     steps = -(-L // lanes)
     rows = jnp.pad(raw.astype(jnp.uint8).reshape(-1, L), ((0, 0), (0, steps * lanes - L)))
     columns = rows.reshape(-1, steps).T
@@ -312,6 +322,8 @@ def decode_traced(table: Automaton, ids: jax.Array, count: jax.Array, *, size: i
       (bytes uint8 [..., size] and then 0, length of the whole text int32 [...]).
     """
     *batch, T = ids.shape
+    if not ids.size:
+        return jnp.zeros((*batch, size), jnp.uint8), jnp.zeros(batch, jnp.int32)
 
     def row(ids: jax.Array, count: jax.Array) -> tuple[jax.Array, jax.Array]:
         inside = jnp.arange(T) < count

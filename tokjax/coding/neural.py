@@ -29,9 +29,9 @@ import numpy as np
 
 from tokjax.coding import cdf
 from tokjax.coding.entropy import BYTES, Engine, EntropyModel, State, entropy_models
+from tokjax.coding.papers import LESTER
 from tokjax.core.cached import cached_engine
 from tokjax.core.errors import NumericsError, SpecError
-from tokjax.core.registry import Paper
 from tokjax.core.spec import check
 from tokjax.core.types import Params, Source, Tables
 from tokjax.nn import layers
@@ -48,14 +48,7 @@ _FORWARD_ROWS, _FORWARD_SYMBOLS = 512, 16_384  # the largest batches of `next_pr
 
 @entropy_models.register(
     "transformer",
-    papers=(
-        Paper(
-            title="Training LLMs over Neurally Compressed Text",
-            authors="Lester et al.",
-            year=2024,
-            url="https://arxiv.org/abs/2404.03626",
-        ),
-    ),
+    papers=(LESTER,),
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Transformer(EntropyModel):
@@ -89,6 +82,10 @@ class Transformer(EntropyModel):
             "entropy: a transformer is not fitted but trained. Run `tokjax train --config m1:small --workdir DIR`, "
             "then give --option entropy=DIR."
         )
+
+    def table_names(self) -> frozenset[str]:
+        """As `EntropyModel.table_names`."""
+        return frozenset({FIRST, "embedding", "backbone/final_norm", *(() if self.tied else ("output",))})
 
     def engine(self, tables: Tables, *, symbols: int = BYTES, precision: int = cdf.PRECISION) -> Engine:
         """As `EntropyModel.engine`. Compiles, and makes sure that rows do not depend on one another.

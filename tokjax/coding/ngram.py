@@ -71,6 +71,10 @@ class Ngram(EntropyModel):
         """
         return count_contexts(sample_records(source, self.sample_bytes), self.order, self.contexts)
 
+    def table_names(self) -> frozenset[str]:
+        """As `EntropyModel.table_names`."""
+        return frozenset({"length", "context", "byte", "count", "offset"})
+
     def engine(self, tables: Tables, *, symbols: int = BYTES, precision: int = cdf.PRECISION) -> Engine:
         """As `EntropyModel.engine`. Memory: 2 C (V + 256) bytes."""
         check(cdf.FEWEST <= precision <= cdf.MOST, "precision", precision, f"use {cdf.FEWEST} to {cdf.MOST} bits.")

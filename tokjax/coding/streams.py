@@ -141,7 +141,7 @@ class _Decoder:
         amount = shift.astype(jnp.uint32)
         read = jnp.where(shift > 0, following >> (32 - jnp.maximum(amount, 1)), 0)
         exponent = carry["exponent"] + shift
-        ended = (symbol == END) | (exponent > inputs["bits"] + 32)
+        ended = (symbol == END) | (exponent > inputs["bits"])
         after = {
             "offset": ((carry["offset"] - start) << amount) | read,
             "mantissa": mantissa,

@@ -72,7 +72,12 @@ class Window:
         return self.bits <= self.precision
 
     def within(self, engine: Engine) -> "Window":
-        """The same, holding no more bytes than the model can see."""
+        """The same, holding no more bytes than the model can see.
+
+        Raises:
+          SpecError: the model never restarts, but cannot see that far.
+        """
+        check(self.resets or not engine.context, "resets", False, "this model must restart; use an n-gram.")
         return dataclasses.replace(self, longest=min(self.longest, engine.context or self.longest))
 
     def start(self, shape: tuple[int, ...]) -> Interval:
@@ -306,7 +311,7 @@ class _Decoder:
         outputs = {"byte": byte, "exponent": taken.exponent, "closed": closed, "kept": kept, "took": active & fits}
         after = {
             "window": carry["window"] + closed,
-            "held": jnp.where(closed, 0, held),
+            "held": jnp.where(closed | ~active, 0, held),  # a row that is done starts anew, and so stays cheap
             "kept": kept,
             "interval": taken,
             "done": ~active | (closed & (carry["window"] + 1 >= inputs["count"])),

@@ -56,7 +56,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
             return _convert(options[0], value, path)
         return value
     if origin is typing.Literal:
-        if value not in args:
+        if value not in args or type(value) not in map(type, args):  # 8.0 is equal to 8, and no token width
             raise SpecError(f"{path}: got {value!r}, expected one of {', '.join(map(repr, args))}.")
         return value
     if dataclasses.is_dataclass(hint) and not isinstance(value, hint):  # type: ignore[arg-type]

@@ -39,8 +39,9 @@ def export_entropy(run_directory: str | os.PathLike[str]) -> FittedEntropy:
         context=model.spec.data.length,
         tied=model.system.tied,
     )
-    text = b"".join(load_source(model.spec.source).split("train"))
-    first_bytes = np.bincount(np.frombuffer(text, np.uint8), minlength=256)
+    first_bytes = np.zeros(256, np.int64)
+    for record in load_source(model.spec.source).split("train"):
+        first_bytes += np.bincount(np.frombuffer(record, np.uint8), minlength=256)
     return FittedEntropy("transformer", spec, to_tables(model.params, first_bytes))
 
 

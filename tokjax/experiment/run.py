@@ -107,7 +107,7 @@ class Model:
         """Yields the bytes that follow `prompt`, symbol by symbol, until the document ends or `steps` symbols."""
         raw = prompt.encode() if isinstance(prompt, str) else prompt
         ids = self.fitted.encode(raw)
-        if len(ids) and self.fitted.units(ids[-1:])[0] == 0:
+        if self.fitted.spec.context_free and len(ids) and self.fitted.units(ids[-1:])[0] == 0:
             ids = ids[:-1]  # a closing mark: whether the last word goes on is for the model to say
         prompt_ids = [self.fitted.end_of_document, *ids.tolist()]
         pending = np.zeros(0, np.int64)
@@ -120,8 +120,7 @@ class Model:
             if ready := self.fitted.safe_ids(pending):
                 yield self.fitted.decode(pending[:ready])
                 pending = pending[ready:]
-        if len(pending):
-            yield self.fitted.decode(pending)
+        # What is left of a code that was cut short, or that no text has, gives no bytes.
 
     def sample(self, prompt: str, **options: Any) -> str:
         """Returns `prompt` and what follows it, as text; arguments as of `stream`."""

@@ -18,7 +18,8 @@ class Compression:
 
     Attributes:
       bytes_per_token: the ratio.
-      uniform_bits_per_byte: the cost when every id is as likely as every other: log2(V) / ratio.
+      uniform_bits_per_byte: the cost when every id is as likely as every other: log2(V) / ratio; V counts all ids,
+        those that close a chunk too.
       unigram_bits_per_byte: the cost under the frequencies of ids in a training text; None without one.
     """
 

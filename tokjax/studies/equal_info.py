@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from tokjax.coding.entropy import fit_entropy
+from tokjax.coding.papers import LESTER
 from tokjax.coding.saved import save_entropy
 from tokjax.core.files import write_text
-from tokjax.core.registry import Paper, studies
+from tokjax.core.registry import studies
 from tokjax.core.types import Source
 from tokjax.data import load_source
 from tokjax.experiment import run
@@ -80,14 +81,7 @@ _NEURAL_CHUNK = 1024  # bytes that M1 codes in one row, so that a small text fil
 
 @studies.register(
     "equal_info",
-    papers=(
-        Paper(
-            title="Training LLMs over Neurally Compressed Text",
-            authors="Lester, Lee, Alemi, Pennington, Roberts, Sohl-Dickstein, Constant",
-            year=2024,
-            url="https://arxiv.org/abs/2404.03626",
-        ),
-    ),
+    papers=(LESTER,),
 )
 def equal_info(*, scale: str, seeds: int, directory: Path, progress: bool = True) -> Result:
     """Equal-info windows, compiled tables and their baselines: ratios, and models at equal training FLOPs."""

@@ -7,6 +7,7 @@ import jax
 
 from tokjax.coding import strings
 from tokjax.coding.entropy import fit_entropy
+from tokjax.coding.papers import LESTER
 from tokjax.core.registry import Paper, tokenizers
 from tokjax.core.spec import check
 from tokjax.core.types import Source, Tables
@@ -20,12 +21,7 @@ SMALLEST, LARGEST = 257, 1 << 17
 @tokenizers.register(
     "compiled",
     papers=(
-        Paper(
-            title="Training LLMs over Neurally Compressed Text",
-            authors="Lester, Lee, Alemi, Pennington, Roberts, Sohl-Dickstein, Constant",
-            year=2024,
-            url="https://arxiv.org/abs/2404.03626",
-        ),
+        LESTER,
         Paper(
             title="Synthesis of noiseless compression codes",
             authors="Tunstall",

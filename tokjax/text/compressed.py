@@ -19,21 +19,17 @@ import numpy as np
 
 from tokjax.coding import cdf, streams
 from tokjax.coding.entropy import BYTES, Engine, fit_entropy, unpack
+from tokjax.coding.papers import LESTER
 from tokjax.core.cached import cached_engine
 from tokjax.core.errors import TokenizerError
-from tokjax.core.registry import Paper, tokenizers
+from tokjax.core.registry import tokenizers
 from tokjax.core.spec import check
 from tokjax.core.types import Source, Tables, Tokenizer
 from tokjax.text.vocabulary import check_ids
 
-LESTER = Paper(
-    title="Training LLMs over Neurally Compressed Text",
-    authors="Lester, Lee, Alemi, Pennington, Roberts, Sohl-Dickstein, Constant",
-    year=2024,
-    url="https://arxiv.org/abs/2404.03626",
-)
 Coded = tuple[bytes, np.ndarray]  # a code, and the bit of it at which each byte of the text is known; or its inverse
-TOGETHER = 4096  # chunks coded at once
+TOGETHER = 4 << 20  # bytes coded at once, about
+LONGEST_CHUNK = 1 << 24  # bytes; the coder counts their bits in 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,7 +49,7 @@ class Compressed(Tokenizer):
 
     def __post_init__(self):
         check(self.token_bits in (8, 16), "token_bits", self.token_bits, "use 8 or 16.")
-        check(self.chunk_bytes >= 1, "chunk_bytes", self.chunk_bytes, "use a positive number of bytes.")
+        check(1 <= self.chunk_bytes <= LONGEST_CHUNK, "chunk_bytes", self.chunk_bytes, f"use 1 to {LONGEST_CHUNK}.")
 
     @abc.abstractmethod
     def _compress(self, tables: Tables, chunks: Sequence[bytes]) -> list[Coded]:
@@ -81,11 +77,17 @@ class Compressed(Tokenizer):
         return next(self.encode_many(tables, [raw]))[0]
 
     def encode_many(self, tables: Tables, documents: Iterable[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for group in _groups(documents, self.chunk_bytes):
+        for group in _groups(documents):
             chunks = [[raw[i : i + self.chunk_bytes] for i in range(0, len(raw), self.chunk_bytes)] for raw in group]
-            coded = iter(self._compress(tables, list(itertools.chain.from_iterable(chunks))))
+            coded = self._compress_some(tables, itertools.chain.from_iterable(chunks))
             for parts in chunks:
-                yield self._tokens(parts, [next(coded) for _ in parts])
+                yield self._tokens(parts, list(itertools.islice(coded, len(parts))))
+
+    def _compress_some(self, tables: Tables, chunks: Iterable[bytes]) -> Iterator[Coded]:
+        """As `_compress`, about `TOGETHER` bytes at a time."""
+        remaining = iter(chunks)
+        while some := list(itertools.islice(remaining, max(1, TOGETHER // self.chunk_bytes))):
+            yield from self._compress(tables, some)
 
     def _tokens(self, texts: Sequence[bytes], coded: Sequence[Coded]) -> tuple[np.ndarray, np.ndarray]:
         """Joins the ids and units of a document's chunks; a separator follows every full chunk."""
@@ -133,15 +135,15 @@ class Compressed(Tokenizer):
         return int(np.flatnonzero(ids == self._separator).max(initial=-1)) + 1
 
 
-def _groups(documents: Iterable[bytes], chunk_bytes: int) -> Iterator[list[bytes]]:
-    """Collects documents until there are enough chunks to code side by side."""
-    group, chunks = [], 0
+def _groups(documents: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Collects documents until there is enough text to code side by side."""
+    group, size = [], 0
     for raw in documents:
         group.append(raw)
-        chunks += -(-len(raw) // chunk_bytes)
-        if chunks >= TOGETHER:
+        size += len(raw)
+        if size >= TOGETHER:
             yield group
-            group, chunks = [], 0
+            group, size = [], 0
     if group:
         yield group
 
@@ -186,11 +188,20 @@ class Gzip(Compressed):
 
     def _decompress(self, tables: Tables, codes: Sequence[bytes]) -> list[Coded]:
         del tables
-        try:
-            texts = [zlib.decompress(code) for code in codes]
-        except zlib.error as error:
-            raise TokenizerError(f"The ids are not a zlib stream ({error}): they are cut short or damaged.") from error
+        texts = [_inflate(code) for code in codes]
         return [(text, _even(len(text), code)) for text, code in zip(texts, codes, strict=True)]
+
+
+def _inflate(code: bytes) -> bytes:
+    stream = zlib.decompressobj()
+    try:
+        text = stream.decompress(code)
+        problem = "it goes on behind its end" if stream.unused_data else None if stream.eof else "it has no end"
+    except zlib.error as error:
+        problem = str(error)
+    if problem:
+        raise TokenizerError(f"The ids are not a zlib stream ({problem}): they are cut short or damaged.")
+    return text
 
 
 def _even(count: int, code: bytes) -> np.ndarray:

@@ -14,17 +14,19 @@ import numpy as np
 from tokjax.coding import cdf, strings, windows
 from tokjax.coding.entropy import Engine, fit_entropy, unpack
 from tokjax.coding.ngram import sample_records
+from tokjax.coding.papers import LESTER
 from tokjax.coding.windows import Window
 from tokjax.core.cached import cached_engine
 from tokjax.core.errors import SpecError, TokenizerError
 from tokjax.core.registry import tokenizers
 from tokjax.core.spec import check
 from tokjax.core.types import Source, Tables, Tokenizer
-from tokjax.text.compressed import LESTER, Coded, Compressed
+from tokjax.text.compressed import Coded, Compressed
 from tokjax.text.string_table import StringTable
 
 WIDTHS = (8, 16, 24, 32, 64, 128)
 MOST_STRINGS = 1 << 17  # of mode `ids`
+MOST_BYTES = 4096  # of a window
 AUDITED = 50_000  # bytes of the source on which fitting measures how often the published rule mis-decodes
 
 log = logging.getLogger(__name__)
@@ -91,7 +93,7 @@ class EqualInfo(Tokenizer):
         check(few, "window_bits", self.window_bits, "mode=ids has an id for every string; use 8 or 16.")
         check(low <= self.precision <= high, "precision", self.precision, f"use {low} to {high} bits.")
         check(self.resets or self.mode == "paper", "resets", self.resets, "only mode=paper can do without.")
-        check(self.longest >= 1, "longest", self.longest, "use a positive number of bytes.")
+        check(1 <= self.longest <= MOST_BYTES, "longest", self.longest, f"use 1 to {MOST_BYTES} bytes.")
         Compressed.__post_init__(self)  # type: ignore[arg-type]  # the fields of the same name
 
     @property
@@ -125,10 +127,11 @@ class EqualInfo(Tokenizer):
         """Codes `documents`, decodes every window by itself and counts those that come back wrong.
 
         Raises:
-          SpecError: mode is `ids`, which has no codes.
+          SpecError: mode is `ids`, which has no codes, or the model does not reset.
         """
         if isinstance(self._coder, _Strings):
             raise SpecError("mode: got 'ids'; its windows are strings of a table, and decode by look-up.")
+        check(self.resets, "resets", self.resets, "no window decodes by itself then.")
         return self._coder.audit(tables, documents)
 
     def encode(self, tables: Tables, raw: bytes) -> np.ndarray:
@@ -186,7 +189,7 @@ class _Windows(Compressed):
     def fit(self, source: Source, key: jax.Array | None = None) -> Tables:
         del key
         tables = fit_entropy(self.entropy, source).pack()
-        if self.window.rule == "paper":
+        if self.window.rule == "paper" and self.window.resets:
             found = self.audit(tables, sample_records(source, AUDITED))
             message = "with mode=paper %.1f%% of %d windows decode to other bytes; delay and ids are lossless"
             log.warning(message, 100 * found.rate, found.windows)

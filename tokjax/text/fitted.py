@@ -172,9 +172,10 @@ def load_tokenizer(name_or_path: str | os.PathLike[str], *, pattern: "Pattern | 
     path = pathlib.Path(name)
     if name in tokenizers:
         if tokenizers[name].needs_fit:
+            sized = "vocab_size" in {field.name for field in dataclasses.fields(tokenizers[name])}
             raise TokenizerError(
                 f"The tokenizer {name!r} must be fitted first: run `tokjax fit --tokenizer {name} --source pydocs "
-                f"--vocab 8192 --out DIR`, then give DIR in place of {name!r}."
+                f"{'--vocab 8192 ' if sized else ''}--out DIR`, then give DIR in place of {name!r}."
             )
         spec = tokenizers[name]()
         return Fitted(name=name, spec=spec, tables=spec.fit(()))

@@ -24,6 +24,7 @@ WORKERS = min(4, os.cpu_count() or 1)  # blocks encoded at once
 LONGEST_HEADER = 1 << 16  # bytes
 LONGEST_LINE = 20  # digits and newline that one id can take as text
 
+_HEADER = re.compile(rb'#\{"[^\n]{,4096}"tokenizer": "[0-9a-f]{16}"[^\n]*\}\n')
 _LINES = re.compile(rb"(?:[0-9]{1,10}+\n)*+")
 
 
@@ -60,11 +61,12 @@ def encode_stream(
         return len(ids)
 
     writer.write(_header(fitted))
-    with ThreadPoolExecutor(WORKERS) as pool:  # engines that release the interpreter lock run side by side
+    workers = 1 if fitted.signature else WORKERS  # a neural engine is large and uses every core by itself
+    with ThreadPoolExecutor(workers) as pool:  # engines that release the interpreter lock run side by side
         for chunk in _safe_chunks(fitted, reader, block):
             total += len(chunk)
             pending.append(pool.submit(fitted.encode, chunk))
-            if len(pending) > WORKERS:
+            if len(pending) > workers:
                 count += write_oldest()
         while pending:
             count += write_oldest()
@@ -112,8 +114,10 @@ def _check_header(fitted: Fitted, reader: BinaryIO) -> None:
     while len(line) < LONGEST_HEADER and (byte := reader.read(1)) and byte != b"\n":
         line += byte
     try:
-        found = dict(json.loads(line.removeprefix(b"#")))
-    except (ValueError, TypeError) as error:
+        found = dict(json.loads(line.removeprefix(b"#"))) if line.startswith(b'#{"') else {}
+        if "tokenizer" not in found:
+            raise ValueError(line[:40])
+    except (ValueError, RecursionError) as error:
         raise TokenizerError(
             "The ids do not begin with the header of a neural tokenizer: `tokjax encode` writes it. Were they cut off, "
             "or written by another tokenizer?"
@@ -152,9 +156,12 @@ def _to_lines(ids: np.ndarray) -> bytes:
 
 
 def _read_binary(reader: BinaryIO, dtype: np.dtype, block: int) -> Iterator[np.ndarray]:
-    carry = b""
+    carry, first = b"", True
     while data := reader.read(block):
         carry += data
+        if first and _HEADER.match(carry):
+            raise TokenizerError("The ids begin with the header of a neural tokenizer, and this is not one.")
+        first = False
         whole = len(carry) - len(carry) % dtype.itemsize
         yield np.frombuffer(carry[:whole], dtype)
         carry = carry[whole:]

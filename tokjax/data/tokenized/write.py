@@ -10,12 +10,14 @@ import os
 import platform
 import shutil
 import uuid
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 import tokjax
+from tokjax.coding.saved import check_signature
 from tokjax.core.errors import OutputError, SourceError, TokenizerError
 from tokjax.core.files import only_user
 from tokjax.core.spec import check
@@ -244,7 +246,9 @@ def _opened(directory: Path, identity: str) -> tuple[Dataset, Fitted, Documents]
     dataset = layout.read_dataset(directory)
     if dataset.identity != identity:
         raise OutputError(f"{directory}: another command has begun to write there. Give each its own --out.")
-    return dataset, layout.read_tokenizer(directory, dataset), layout.reopen_documents(directory, dataset)
+    fitted = layout.read_tokenizer(directory, dataset)
+    check_signature(dataset.signature, json.loads(json.dumps(fitted.signature)))  # of every machine that writes
+    return dataset, fitted, layout.reopen_documents(directory, dataset)
 
 
 @contextlib.contextmanager
@@ -284,6 +288,7 @@ def _remove_temporary(directory: Path) -> None:
 
 
 def _versions() -> dict[str, str]:
-    packages = ("numpy", "array-record", "tokenizers", "tiktoken")
+    packages = ("numpy", "jax", "jaxlib", "array-record", "tokenizers", "tiktoken")
     versions = {name: importlib.metadata.version(name) for name in packages}
+    versions["zlib"] = zlib.ZLIB_RUNTIME_VERSION
     return {"tokjax": tokjax.__version__, "python": platform.python_version(), **versions}
