@@ -57,6 +57,7 @@ class _Scale:
 
     Attributes:
       budget: of each model.
+      recipe: variant of the models' recipes; small models learn more from a small budget.
       systems: that are trained.
       sample: bytes of the training split that ids are counted in.
       neural_steps: of training M1.
@@ -64,6 +65,7 @@ class _Scale:
     """
 
     budget: str
+    recipe: str
     systems: tuple[str, ...]
     sample: int
     neural_steps: int
@@ -71,9 +73,9 @@ class _Scale:
 
 
 _SCALES = {
-    "smoke": _Scale("4e10flops", ("bytes", _B16, "compiled:2048"), 40_000, 20, context_bytes=128),
-    "small": _Scale("1e12flops", _ALL, 2_000_000, 300),
-    "paper": _Scale("1e19flops", _ALL, 100_000_000, 2_500_000, context_bytes=4096),
+    "smoke": _Scale("4e10flops", "smoke", ("bytes", _B16, "compiled:2048"), 40_000, 20, context_bytes=128),
+    "small": _Scale("6e11flops", "smoke", _ALL, 2_000_000, 300),
+    "paper": _Scale("1e19flops", "paper", _ALL, 100_000_000, 2_500_000, context_bytes=4096),
 }
 _NEURAL_SAMPLE = 20_000  # bytes that M1 codes
 _NEURAL_CHUNK = 1024  # bytes that M1 codes in one row, so that a small text fills many
@@ -91,7 +93,7 @@ def equal_info(*, scale: str, seeds: int, directory: Path, progress: bool = True
         source="pydocs",
         systems=shape.systems,
         budget=shape.budget,
-        scale=scale,
+        scale=shape.recipe,
         seeds=seeds,
         context_bytes=shape.context_bytes,
     )
