@@ -98,8 +98,9 @@ def equal_info(*, scale: str, seeds: int, directory: Path, progress: bool = True
         context_bytes=shape.context_bytes,
     )
     compared = compare(spec, directory / "models", progress=progress, say=print)
-    models = [{"part": "model", **row} for row in compared["rows"]]
-    rows += models + list(_by_place(spec, models, source, directory / "models"))
+    documents = run.sample_documents(source.split("test"), spec.test_bytes)
+    models = [{"part": "model", "uniform_bits_per_byte": _uniform(row, documents), **row} for row in compared["rows"]]
+    rows += models + list(_by_place(models, documents, directory / "models"))
     result = Result(rows=rows, verdict=verdict(rows), environment=compared["environment"])
     result.write(directory)
     return result
@@ -184,11 +185,16 @@ def _train_entropy(shape: _Scale, seed: int, workdir: Path, scale: str, progress
     return str(workdir)
 
 
+def _uniform(row: Mapping[str, Any], documents: Sequence[bytes]) -> float:
+    """Bits per byte if a model knew nothing: every id and the end of a document as likely as every other."""
+    targets_per_byte = 1 / row["bytes_per_token"] + len(documents) / sum(map(len, documents))
+    return math.log2(row["vocab_size"]) * targets_per_byte
+
+
 def _by_place(
-    spec: CompareSpec, models: Sequence[dict[str, Any]], source: Source, directory: Path
+    models: Sequence[dict[str, Any]], documents: Sequence[bytes], directory: Path
 ) -> Iterator[dict[str, Any]]:
     """Yields how often a model over 64-bit windows is right, by the place of the token in its window."""
-    documents = run.sample_documents(source.split("test"), spec.test_bytes)
     for row in models:
         if row["system"] != _B64:
             continue
@@ -241,10 +247,10 @@ def verdict(rows: Sequence[dict[str, Any]]) -> str:
 
 def _learning(rows: Sequence[dict[str, Any]], bits: dict[Any, list[float]]) -> Iterator[str]:
     """Says of each model over bits of codes how far it gets below the uniform cost of its own test tokens."""
-    packed = _grouped(rows, "model", lambda row: row["system"], "bytes_per_token")
+    costs = _grouped(rows, "model", lambda row: row["system"], "uniform_bits_per_byte")
     for name, title, learns in ((_AC, "AC", False), (_NEVER, "b16 without resets", False), (_B16, "b16", True)):
         if name in bits:
-            uniform = 8.0 / np.mean(packed[name])
+            uniform = float(np.mean(costs[name]))
             gain = 1 - np.mean(bits[name]) / uniform
             held = (gain > _NOTHING) == learns
             claim = "is learnable" if learns else "teaches nothing"
