@@ -176,6 +176,7 @@ def load_tokenizer(name_or_path: str | os.PathLike[str], *, pattern: "Pattern | 
             raise TokenizerError(
                 f"The tokenizer {name!r} must be fitted first: run `tokjax fit --tokenizer {name} --source pydocs "
                 f"{'--vocab 8192 ' if sized else ''}--out DIR`, then give DIR in place of {name!r}."
+                + (f" For the directory of that name, write ./{name}." if path.is_dir() else "")
             )
         spec = tokenizers[name]()
         return Fitted(name=name, spec=spec, tables=spec.fit(()))
