@@ -95,8 +95,7 @@ def _study(name: str) -> str:
         return "No result is stored yet.\n"
     stored = json.loads(path.read_text())
     where = stored["environment"]
-    lines = [f"{sentence[0].upper()}{sentence[1:]}." for sentence in stored["verdict"].rstrip(".").split("; ")]
-    text = "\n".join(f"- {line}" for line in lines)
+    text = "\n".join(f"- {sentence}" for sentence in stored["verdict"].rstrip(".").split("; "))
     ratios = _rows_by(stored["rows"], "ratio", ("entropy", "setting"))
     head = ("entropy model", "setting", "ids", "bytes per token", "uniform bits/byte", "unigram gain", "mis-decoded")
     columns = ("ids", "bytes_per_token", "uniform_bits_per_byte", "unigram_gain", "misdecoded")
