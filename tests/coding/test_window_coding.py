@@ -4,6 +4,7 @@ import functools
 import itertools
 
 import chex
+import constriction
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -145,6 +146,21 @@ def test_a_stream_is_the_shortest_code_and_comes_back(texts):
     ):
         assert back == text
         np.testing.assert_array_equal(again, known)
+
+
+def test_codes_are_as_long_as_those_of_another_range_coder():
+    """`constriction` codes the same counts in 32-bit words; both are within a word of the information."""
+    text = RECORDS[1]
+    symbols = np.array([*text, streams.END], np.int32)
+    bounds = np.array([with_end.bounds(text[:place]) for place in range(len(symbols))])
+    probabilities = np.diff(bounds) / (1 << cdf.PRECISION)
+    family = constriction.stream.model.Categorical(perfect=False)
+    encoder = constriction.stream.queue.RangeEncoder()
+    encoder.encode(symbols, family, probabilities.astype(np.float32))
+    ((code, _),) = streams.encode(engine(257), [text])
+    information = -np.log2(probabilities[np.arange(len(symbols)), symbols]).sum()
+    assert information <= 8 * len(code) <= information + 8 + 2  # whole bytes, and the coder's own two bits
+    assert abs(8 * len(code) - encoder.num_bits()) <= 64
 
 
 def test_a_context_that_is_full_restarts_the_model():
