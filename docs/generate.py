@@ -3,6 +3,7 @@
 python docs/generate.py [--check]
 python docs/generate.py --demo DIR     take a finished comparison as the README's
 python docs/generate.py --study NAME DIR     take a finished study as its page's
+python docs/generate.py --pictures     draw the pictures that no stored result holds
 """
 
 import argparse
@@ -145,6 +146,26 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
+def _windows_picture() -> bytes:
+    """The picture of docs/compressed_text.md, as PNG: one paragraph cut by four tokenizers fitted to `pydocs`."""
+    from tokjax.coding.entropy import fit_entropy
+    from tokjax.data import load_source
+    from tokjax.report.plots import render
+    from tokjax.report.windows import windows_figure
+    from tokjax.text import fit_tokenizer
+
+    source = load_source("pydocs")
+    train, text = source.split("train"), next(raw for raw in source.split("test") if len(raw) >= 400)[:320]
+    fitted = {
+        "equal_info, 16-bit windows (mode=delay)": fit_tokenizer("equal_info", train),
+        "equal_info, every string that fits (mode=ids)": fit_tokenizer("equal_info", train, mode="ids"),
+        "compiled, 65,536 strings": fit_tokenizer("compiled", train, vocab_size=65_536),
+        "bpe, 8,192": fit_tokenizer("bpe", train, vocab_size=8192),
+    }
+    units = {title: tokenizer.units(tokenizer.encode(text)).tolist() for title, tokenizer in fitted.items()}
+    return render(windows_figure(text, units, fit_entropy("ngram", train)), "png")
+
+
 def documents() -> dict[Path, str]:
     """Returns path -> what it must hold."""
     readme = (ROOT / "README.md").read_text()
@@ -172,7 +193,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a document is stale")
     parser.add_argument("--demo", type=Path, help="directory of a finished comparison")
     parser.add_argument("--study", nargs=2, metavar=("NAME", "DIR"), help="a study and the directory it finished in")
+    parser.add_argument("--pictures", action="store_true", help="draw the pictures that no stored result holds")
     arguments = parser.parse_args()
+    if arguments.pictures:
+        (IMAGES / "windows.png").write_bytes(_windows_picture())
     if arguments.study:
         name, directory = arguments.study
         stored = json.loads(Path(directory, "result.json").read_text())
