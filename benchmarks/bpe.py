@@ -19,8 +19,9 @@ import tokenizers as hf
 from tokenizers import models
 
 from benchmarks import common
+from tokjax.core import vocabulary
 from tokjax.data import load_source
-from tokjax.text import Fitted, fit_tokenizer, vocabulary
+from tokjax.text import Fitted, fit_tokenizer
 from tokjax.text.pretokenize import piece_pattern, segments
 from tokjax.text.subwords import byte_level, to_symbols
 

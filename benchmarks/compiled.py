@@ -21,9 +21,10 @@ from benchmarks import common
 from tokjax.coding import match, strings
 from tokjax.coding.automaton import automaton
 from tokjax.coding.entropy import fit_entropy
+from tokjax.core import vocabulary
 from tokjax.core.types import Source
 from tokjax.data import load_source
-from tokjax.text import Fitted, fit_tokenizer, vocabulary
+from tokjax.text import Fitted, fit_tokenizer
 from tokjax.text.pretokenize import piece_pattern
 
 VOCABULARY, LARGEST = 1 << 16, 1 << 17

@@ -3,13 +3,17 @@
     python -m benchmarks.neural_coding [--run runs/m1]
 
 `step` reads one byte in each of the rows, 64 times, from a restart, and quantises every prediction; `forward` computes
-the logits of the same rows at once, as training does. Rounds alternate between the two and the best counts; parameters,
-device and text are the same. `strings` is `next_probabilities` of random strings of 7 bytes on average and 25 at most,
-as building a table of strings asks for; `seconds_for_65536` is measured, not projected, and includes compilation.
-Without `--run` the parameters are random, in the shape of the paper's 3M model; speed does not depend on them.
+the logits of the same rows at once, as training does. `encode` and `decode` are whole calls, from bytes to the codes of
+windows and back, with the coder beside the model; their rows hold `DOCUMENT` bytes of prose each. Rounds
+alternate and the best counts, so that none with compilation in it does; parameters and device are the same for all. `strings` is `next_probabilities` of random
+strings of 7 bytes on average and 25 at most, as building a table of strings asks for; `seconds_for_65536` is measured,
+not projected, and includes compilation.
+Without `--run` the parameters are random, in the shape of the paper's 3M model: the speed of a step does not depend on
+them, but windows then hold two bytes, not five.
 """
 
 import argparse
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,14 +23,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import common
+from tokjax.coding import windows
 from tokjax.coding.neural import Transformer, to_params, to_tables
+from tokjax.coding.windows import Window
 from tokjax.core.types import Tables
+from tokjax.data import load_source
 from tokjax.experiment.entropy import export_entropy
 from tokjax.nn import param
 from tokjax.objectives.language import stream_batch
 from tokjax.systems.language.lm import Lm
 
-STEPS, ROUNDS = 64, 5
+STEPS, ROUNDS = 64, 4
+DOCUMENT = 512
+WINDOWS = ((16, "paper"), (16, "delay"), (64, "paper"))
 STRINGS, MEAN_LENGTH, LONGEST = 65_536, 7, 25
 
 
@@ -44,38 +53,52 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def stepping(spec: Transformer, tables: Tables) -> list[dict[str, Any]]:
-    """Rows of `step` and `forward`."""
+def speeds(spec: Transformer, tables: Tables) -> list[dict[str, Any]]:
+    """Rows of `step`, `forward`, and of `encode` and `decode` for each of `WINDOWS`."""
     engine = spec.engine(tables)
     system = Lm(vocab_size=257, backbone=spec.backbone, tied=spec.tied)
     params = to_params(tables)
-    texts = np.random.default_rng(0).integers(0, 256, (STEPS, spec.rows), np.int32)
-    ids = jnp.asarray(texts.T)
+    texts = documents(spec.rows)
+    columns = np.stack([np.frombuffer(text[:STEPS], np.uint8) for text in texts], axis=1).astype(np.int32)
+    ids = jnp.asarray(columns.T)
     forward = jax.jit(lambda params, ids: system.logits(params, stream_batch(ids))[0])
-    walked = [(jnp.asarray(text), jnp.full(spec.rows, step == 0)) for step, text in enumerate(texts)]
+    walked = [(jnp.asarray(column), jnp.full(spec.rows, step == 0)) for step, column in enumerate(columns)]
     state = engine.start(spec.rows)
 
     def walk() -> Any:
         nonlocal state
-        for text, restart in walked:
-            state = engine.step(engine.params, state, text, restart)
+        for column, restart in walked:
+            state = engine.step(engine.params, state, column, restart)
         return state["cdf"]
 
-    calls: dict[str, Callable[[], Any]] = {"step": walk, "forward": lambda: forward(params, ids)}
-    for call in calls.values():
-        seconds(call)
-    rounds = [{name: seconds(call) for name, call in calls.items()} for _ in range(ROUNDS)]
-    best = {name: min(times[name] for times in rounds) for name in calls}
+    calls: dict[str, tuple[int, Callable[[], Any]]] = {
+        "step": (columns.size, walk),
+        "forward": (columns.size, lambda: forward(params, ids)),
+    }
+    for bits, rule in WINDOWS:
+        window = Window(bits, engine.precision, engine.context, rule)
+        codes = np.concatenate([code for code, _ in windows.encode(engine, window, texts)])
+        for name, call in (("encode", windows.encode), ("decode", windows.decode)):
+            given = texts if name == "encode" else codes
+            run = functools.partial(call, engine, window, given)  # type: ignore[operator]
+            calls[f"{name} {rule} b{bits}"] = spec.rows * DOCUMENT, run
+    rounds = [{name: seconds(call) for name, (_, call) in calls.items()} for _ in range(ROUNDS)]
+    rate = {name: size / min(times[name] for times in rounds) for name, (size, _) in calls.items()}
     return [
         {
             "what": name,
             "rows": spec.rows,
-            "steps": STEPS,
-            "bytes_per_second": STEPS * spec.rows / best[name],
-            "speed_over_forward": best["forward"] / best[name],
+            "bytes_per_second": rate[name],
+            "speed_over_forward": rate[name] / rate["forward"],
         }
         for name in calls
     ]
+
+
+def documents(rows: int) -> list[bytes]:
+    """Prose, `DOCUMENT` bytes for each row."""
+    text = b"".join(load_source("pydocs"))[: rows * DOCUMENT]
+    return [text[start : start + DOCUMENT] for start in range(0, len(text), DOCUMENT)]
 
 
 def strings(spec: Transformer, tables: Tables) -> dict[str, Any]:
@@ -101,7 +124,7 @@ def main() -> None:
     else:
         spec, tables = random_model()
     shared = {"parameters": sum(array.size for array in tables.values())}
-    common.write("neural_coding", [{**row, **shared} for row in (*stepping(spec, tables), strings(spec, tables))])
+    common.write("neural_coding", [{**row, **shared} for row in (*speeds(spec, tables), strings(spec, tables))])
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import pytest
 
 from tokjax.coding import match, strings
 from tokjax.coding.automaton import LABEL_BITS, LEAF, automaton
+from tokjax.core import vocabulary
 from tokjax.core.errors import SpecError, TokenizerError
-from tokjax.text import vocabulary
 
 SINGLES = [bytes([byte]) for byte in range(256)]
 some_bytes = st.one_of(st.binary(max_size=60), st.text("ab", max_size=60).map(str.encode))

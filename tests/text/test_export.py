@@ -11,8 +11,9 @@ import tokenizers as hf
 
 from tokjax import cli
 from tokjax.coding import strings
+from tokjax.core import vocabulary
 from tokjax.core.errors import OutputError, TokenizerError
-from tokjax.text import Fitted, fit_tokenizer, load_tokenizer, pretokenize, vocabulary
+from tokjax.text import Fitted, fit_tokenizer, load_tokenizer, pretokenize
 from tokjax.text.compiled import Compiled
 from tokjax.text.export import export_tokenizer, last_pair, to_hf, tree_pattern
 from tokjax.text.subwords import BPE

@@ -12,8 +12,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from tokjax.core import vocabulary
 from tokjax.core.errors import TokenizerError
-from tokjax.text import Fitted, fit_tokenizer, load_tokenizer, vocabulary
+from tokjax.text import Fitted, fit_tokenizer, load_tokenizer
 from tokjax.text.imports import PATTERNS
 from tokjax.text.pretokenize import SEGMENT
 from tokjax.text.stream import decode_stream, encode_stream

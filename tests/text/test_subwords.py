@@ -13,8 +13,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
+from tokjax.core import vocabulary
 from tokjax.core.errors import SourceError, SpecError
-from tokjax.text import fit_tokenizer, pretokenize, vocabulary
+from tokjax.text import fit_tokenizer, pretokenize
 from tokjax.text.pretokenize import SEGMENT, group_digits
 from tokjax.text.subwords import (
     BPE,

@@ -1,23 +1,23 @@
 """Entropy models on disk, and the check that codes are decoded by the program that wrote them."""
 
-import hashlib
-import io
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tokjax.coding.entropy import FittedEntropy, entropy_models
-from tokjax.core.errors import CheckpointError, SpecError, TokenizerError, UnknownNameError
-from tokjax.core.files import read_json, write_bytes, write_text
-from tokjax.core.spec import build, to_dict
+from tokjax.core.errors import TokenizerError
+from tokjax.core.saved import Layout
+from tokjax.core.spec import build
 
 DESCRIPTION = "model.json"
-TABLES = "tables.npz"
-FORMAT = 1
+_LAYOUT = Layout(
+    kind="entropy model",
+    description=DESCRIPTION,
+    error=TokenizerError,
+    remedy="Export or copy it again.",
+    absent="Give the directory of a training run of `lm` over bytes, or the name of a model, as in ngram:order=5.",
+)
 
 
 def save_entropy(fitted: FittedEntropy, directory: str | os.PathLike[str]) -> None:
@@ -26,11 +26,7 @@ def save_entropy(fitted: FittedEntropy, directory: str | os.PathLike[str]) -> No
     Raises:
       OutputError: `directory` cannot be written.
     """
-    archive = io.BytesIO()
-    np.savez(archive, **fitted.tables)  # type: ignore[arg-type]
-    description = {"format": FORMAT, "name": fitted.name, "spec": to_dict(fitted.spec), "hash": _hash(fitted)}
-    write_bytes(Path(directory) / TABLES, archive.getvalue())
-    write_text(Path(directory) / DESCRIPTION, json.dumps(description, indent=2) + "\n")
+    _LAYOUT.save(Path(directory), fitted.name, fitted.spec, fitted.tables)
 
 
 def load_entropy(directory: str | os.PathLike[str]) -> FittedEntropy:
@@ -39,26 +35,7 @@ def load_entropy(directory: str | os.PathLike[str]) -> FittedEntropy:
     Raises:
       TokenizerError: there is none, it is damaged, or of a version that this one does not read.
     """
-    path = Path(directory) / DESCRIPTION
-    if not path.is_file():
-        raise TokenizerError(
-            f"{directory} holds no entropy model: {DESCRIPTION} is absent. Give the directory of a training run of "
-            "`lm` over bytes, or the name of a model, as in ngram:order=5."
-        )
-    try:
-        description = read_json(path, needs=("format", "name", "spec", "hash"))
-        if description["format"] != FORMAT:
-            raise TokenizerError(f"{path} has format {description['format']!r}; this version reads format {FORMAT}.")
-        spec = build(entropy_models[description["name"]], description["spec"])
-    except (CheckpointError, SpecError, UnknownNameError) as error:
-        raise TokenizerError(f"{path} describes no entropy model ({error}). Export or copy it again.") from error
-    fitted = FittedEntropy(description["name"], spec, _read_tables(path.with_name(TABLES)))
-    if _hash(fitted) != description["hash"]:
-        raise TokenizerError(
-            f"{path.with_name(TABLES)}: its content has hash {_hash(fitted)}, but {DESCRIPTION} says "
-            f"{description['hash']}. Export or copy it again."
-        )
-    return fitted
+    return FittedEntropy(*_LAYOUT.load(Path(directory), lambda name, fields: build(entropy_models[name], fields)))
 
 
 def check_signature(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> None:
@@ -81,20 +58,3 @@ def check_signature(expected: Mapping[str, Any], actual: Mapping[str, Any]) -> N
             f"Encoded by another program than this one ({'; '.join(differing)}). Its counts would differ here, and the "
             "text with them. Decode with the same model, versions and kind of device, or encode the text again here."
         )
-
-
-def _hash(fitted: FittedEntropy) -> str:
-    digest = hashlib.sha256(json.dumps([fitted.name, to_dict(fitted.spec)], sort_keys=True).encode())
-    for name in sorted(fitted.tables):
-        array = fitted.tables[name]
-        digest.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()[:16]
-
-
-def _read_tables(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: np.asarray(archive[name]) for name in archive.files}
-    except Exception as error:  # damage surfaces as any of a dozen types from zipfile, zlib and numpy
-        raise TokenizerError(f"{path} cannot be read: {error}. Export or copy the model again.") from error

@@ -5,18 +5,25 @@ string is its parent and one more byte, so the tables take 5 bytes per string ho
 Letters: `T` tokens, `V` strings in the set.
 """
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
+from tokjax.coding import arithmetic, cdf
+from tokjax.coding.entropy import BYTES
+from tokjax.coding.windows import Window
+from tokjax.core import vocabulary
 from tokjax.core.cached import cached_engine
 from tokjax.core.errors import TokenizerError
 from tokjax.core.spec import check
 from tokjax.core.types import Tables
-from tokjax.text import vocabulary
 
-BYTES = 256
 ROOT = -1  # the parent of a single byte
+_TOGETHER = 512  # strings that `fitting_strings` extends at once
 DECODED_AT_ONCE = 1 << 16  # tokens; what decoding works on then fits a core's cache
 
 NextProbabilities = Callable[[list[bytes]], np.ndarray]
@@ -61,7 +68,7 @@ def lengths(tables: Tables) -> np.ndarray:
 
 
 def pack(tables: Tables) -> Tables:
-    """Returns the strings laid end to end, as `text.vocabulary.pack` does of a list; cached."""
+    """Returns the strings laid end to end, as `core.vocabulary.pack` does of a list; cached."""
     return _pack(None, tables)
 
 
@@ -107,6 +114,54 @@ def _gather(packed: Tables, ids: np.ndarray) -> np.ndarray:
     source[0] = first[0]
     source[ends[:-1]] = first[1:] - after[:-1] + 1
     return packed["token_bytes"].take(np.cumsum(source, out=source))
+
+
+def fitting_strings(next_probabilities: NextProbabilities, window: Window, most: int) -> list[bytes]:
+    """Returns the single bytes and then every longer string that fits a window, shorter ones first, then by bytes.
+
+    Every start of such a string fits too, so the set is prefix-closed, and its longest match is the window that the
+    `paper` rule would make.
+
+    Args:
+      next_probabilities: n strings -> float64 [n, 256], the probability of each next byte. Also asked for b"".
+      window: W, F and the longest string.
+      most: how many strings there may be.
+
+    Raises:
+      SpecError: there are more.
+    """
+    strings = [bytes([byte]) for byte in range(BYTES)]
+    prefixes, interval = [b""], jax.tree.map(np.asarray, window.start((1,)))
+    for _ in range(window.longest):
+        found, intervals = [], []
+        for start in range(0, len(prefixes), _TOGETHER):
+            some = slice(start, start + _TOGETHER)
+            bounds = cdf.cumulate(cdf.quantise(next_probabilities(prefixes[some]), window.precision))
+            children, fits = _children(window, jax.tree.map(lambda array: array[some], interval), bounds)  # noqa: B023
+            parent, byte = np.nonzero(fits)
+            found += [prefixes[start + p] + bytes([b]) for p, b in zip(parent.tolist(), byte.tolist(), strict=True)]
+            intervals.append(jax.tree.map(lambda array: array[parent, byte], children))  # noqa: B023
+        if not found:
+            break
+        prefixes, interval = found, jax.tree.map(lambda *parts: np.concatenate(parts), *intervals)
+        strings += sorted(found) if len(found[0]) > 1 else []
+        check(len(strings) <= most, "window_bits", window.bits, f"more than {most} strings fit it; use fewer bits.")
+    return strings
+
+
+def _children(window: Window, interval: Any, bounds: np.ndarray) -> tuple[Any, np.ndarray]:
+    """Returns the intervals of all one-byte extensions, [n, 256, ...], and which of them fit, bool [n, 256]."""
+    rows = _TOGETHER - len(bounds)
+    padded = jax.tree.map(lambda array: np.pad(array, ((0, rows), *[(0, 0)] * (array.ndim - 1))), interval)
+    children, fits = _narrow_all(window, padded, np.pad(bounds, ((0, rows), (0, 0)), constant_values=1))
+    return jax.tree.map(lambda array: np.asarray(array)[: len(bounds)], (children, fits))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _narrow_all(window: Window, interval: Any, bounds: jax.Array) -> tuple[Any, jax.Array]:
+    wide = jax.tree.map(lambda array: jnp.repeat(array[:, None], BYTES, axis=1), interval)
+    children = arithmetic.narrow(wide, bounds[:, :BYTES], bounds[:, 1 : BYTES + 1], window.precision)
+    return children, window.code(children)[1]
 
 
 def most_probable(next_probabilities: NextProbabilities, size: int, *, batch: int = 4096) -> list[bytes]:

@@ -17,7 +17,6 @@ Letters: `B` rows, `K` windows of a row, `L` limbs, `U` 32-bit words of a code, 
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
@@ -25,13 +24,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokjax.coding import arithmetic, cdf, lockstep
+from tokjax.coding import arithmetic, lockstep
 from tokjax.coding.arithmetic import Interval
 from tokjax.coding.entropy import BYTES, Engine
 from tokjax.core.spec import check
 
 Rule = Literal["paper", "delay"]
-_TOGETHER = 512  # strings that are extended at once
 _TYPICAL = 8  # bytes of a window, for choosing how many rows decode side by side
 
 
@@ -351,51 +349,3 @@ def decode(engine: Engine, window: Window, codes: np.ndarray) -> tuple[np.ndarra
     _, chosen = _kept(closed, took, kept, after=False)
     bits = np.minimum(outputs["exponent"].ravel()[took][chosen], window.bits - 1).astype(np.int64)
     return outputs["byte"].ravel()[took][chosen].astype(np.uint8), kept, bits
-
-
-def fitting_strings(next_probabilities: Callable[[list[bytes]], np.ndarray], window: Window, most: int) -> list[bytes]:
-    """Returns the single bytes and then every longer string that fits a window, shorter ones first, then by bytes.
-
-    Every start of such a string fits too, so the set is prefix-closed, and its longest match is the window that the
-    `paper` rule would make.
-
-    Args:
-      next_probabilities: n strings -> float64 [n, 256], the probability of each next byte. Also asked for b"".
-      window: W, F and the longest string.
-      most: how many strings there may be.
-
-    Raises:
-      SpecError: there are more.
-    """
-    strings = [bytes([byte]) for byte in range(BYTES)]
-    prefixes, interval = [b""], jax.tree.map(np.asarray, window.start((1,)))
-    for _ in range(window.longest):
-        found, intervals = [], []
-        for start in range(0, len(prefixes), _TOGETHER):
-            some = slice(start, start + _TOGETHER)
-            bounds = cdf.cumulate(cdf.quantise(next_probabilities(prefixes[some]), window.precision))
-            children, fits = _children(window, jax.tree.map(lambda array: array[some], interval), bounds)  # noqa: B023
-            parent, byte = np.nonzero(fits)
-            found += [prefixes[start + p] + bytes([b]) for p, b in zip(parent.tolist(), byte.tolist(), strict=True)]
-            intervals.append(jax.tree.map(lambda array: array[parent, byte], children))  # noqa: B023
-        if not found:
-            break
-        prefixes, interval = found, jax.tree.map(lambda *parts: np.concatenate(parts), *intervals)
-        strings += sorted(found) if len(found[0]) > 1 else []
-        check(len(strings) <= most, "window_bits", window.bits, f"more than {most} strings fit it; use fewer bits.")
-    return strings
-
-
-def _children(window: Window, interval: Any, bounds: np.ndarray) -> tuple[Any, np.ndarray]:
-    """Returns the intervals of all one-byte extensions, [n, 256, ...], and which of them fit, bool [n, 256]."""
-    rows = _TOGETHER - len(bounds)
-    padded = jax.tree.map(lambda array: np.pad(array, ((0, rows), *[(0, 0)] * (array.ndim - 1))), interval)
-    children, fits = _narrow_all(window, padded, np.pad(bounds, ((0, rows), (0, 0)), constant_values=1))
-    return jax.tree.map(lambda array: np.asarray(array)[: len(bounds)], (children, fits))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _narrow_all(window: Window, interval: Any, bounds: jax.Array) -> tuple[Any, jax.Array]:
-    wide = jax.tree.map(lambda array: jnp.repeat(array[:, None], BYTES, axis=1), interval)
-    children = arithmetic.narrow(wide, bounds[:, :BYTES], bounds[:, 1 : BYTES + 1], window.precision)
-    return children, window.code(children)[1]

@@ -7,7 +7,7 @@ import numpy as np
 
 from tokjax.core.registry import tokenizers
 from tokjax.core.types import Source, Tables, Tokenizer
-from tokjax.text.vocabulary import check_ids
+from tokjax.core.vocabulary import check_ids
 
 BYTES = 256
 

@@ -25,7 +25,7 @@ from tokjax.core.errors import TokenizerError
 from tokjax.core.registry import tokenizers
 from tokjax.core.spec import check
 from tokjax.core.types import Source, Tables, Tokenizer
-from tokjax.text.vocabulary import check_ids
+from tokjax.core.vocabulary import check_ids
 
 Coded = tuple[bytes, np.ndarray]  # a code, and the bit of it at which each byte of the text is known; or its inverse
 TOGETHER = 4 << 20  # bytes coded at once, about

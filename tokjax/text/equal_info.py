@@ -169,7 +169,7 @@ class _Strings(StringTable):
     def fit(self, source: Source, key: jax.Array | None = None) -> Tables:
         del key
         model = fit_entropy(self.entropy, source)
-        return strings.from_strings(windows.fitting_strings(model.next_probabilities, self.window, MOST_STRINGS))
+        return strings.from_strings(strings.fitting_strings(model.next_probabilities, self.window, MOST_STRINGS))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

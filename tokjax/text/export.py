@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from tokjax.coding import strings
+from tokjax.core import vocabulary
 from tokjax.core.errors import TokenizerError
 from tokjax.core.files import write_text
 from tokjax.core.types import Tables
-from tokjax.text import vocabulary
 from tokjax.text.fitted import Fitted
 from tokjax.text.subwords import BPE, byte_level, to_symbols
 

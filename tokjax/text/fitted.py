@@ -2,28 +2,27 @@
 
 import dataclasses
 import functools
-import hashlib
-import json
 import os
 import pathlib
-import tempfile
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from tokjax.core.errors import OutputError, SpecError, TokenizerError
+from tokjax.core.errors import TokenizerError
 from tokjax.core.registry import tokenizers
-from tokjax.core.spec import build, to_dict
+from tokjax.core.saved import Layout, content_hash
+from tokjax.core.spec import build
 from tokjax.core.types import Source, Tables, Tokenizer
 
 if TYPE_CHECKING:
     from tokjax.text.imports import Pattern
 
 DESCRIPTION = "tokenizer.json"
-TABLES = "tables.npz"
-FORMAT = 1
+_LAYOUT = Layout(
+    kind="tokenizer", description=DESCRIPTION, error=TokenizerError, remedy="Fit or copy the tokenizer again."
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,12 +89,7 @@ class Fitted:
     @functools.cached_property
     def hash(self) -> str:
         """SHA-256 over the name, the spec and the content of every table, 16 hex digits."""
-        digest = hashlib.sha256(json.dumps([self.name, to_dict(self.spec)], sort_keys=True).encode())
-        for key in sorted(self.tables):
-            array = self.tables[key]
-            digest.update(f"\0{key}\0{array.dtype.str}\0{array.shape}\0".encode())
-            digest.update(np.ascontiguousarray(array).tobytes())
-        return digest.hexdigest()[:16]
+        return content_hash(self.name, self.spec, self.tables)
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes `tables.npz`, then `tokenizer.json`, into `directory`, each under a temporary name first.
@@ -105,18 +99,7 @@ class Fitted:
         Raises:
           OutputError: `directory` cannot be written.
         """
-        directory = pathlib.Path(directory)
-        description = {"format": FORMAT, "name": self.name, "spec": to_dict(self.spec), "hash": self.hash}
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".tokenizer-", dir=directory) as temporary:
-                tables, text = pathlib.Path(temporary, TABLES), pathlib.Path(temporary, DESCRIPTION)
-                np.savez_compressed(tables, **self.tables)  # type: ignore[arg-type]
-                text.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-                tables.replace(directory / TABLES)
-                text.replace(directory / DESCRIPTION)
-        except OSError as error:
-            raise OutputError(f"Cannot save a tokenizer in {directory}: {error}. Choose another directory.") from error
+        _LAYOUT.save(pathlib.Path(directory), self.name, self.spec, self.tables)
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> "Fitted":
@@ -126,18 +109,8 @@ class Fitted:
           TokenizerError: a file that is absent or damaged, or tables that are not those of the description.
         """
         directory = pathlib.Path(directory)
-        description = _read_description(directory / DESCRIPTION)
-        try:
-            spec = build(_spec_class(description["name"]), description["spec"])
-        except SpecError as error:
-            raise TokenizerError(f"{directory / DESCRIPTION}: {error}") from error
-        fitted = cls(name=description["name"], spec=spec, tables=_read_tables(directory / TABLES))
-        if fitted.hash != description["hash"]:
-            raise TokenizerError(
-                f"{directory / TABLES}: its content has hash {fitted.hash}, but {DESCRIPTION} says "
-                f"{description['hash']}. The tokenizer was changed or only half written; fit or copy it again."
-            )
-        return fitted
+        name, spec, tables = _LAYOUT.load(directory, lambda name, fields: build(_spec_class(name), fields))
+        return cls(name=name, spec=spec, tables=tables)
 
 
 def fit_tokenizer(name: str, source: Source, *, key: jax.Array | None = None, **spec_fields: Any) -> Fitted:
@@ -195,27 +168,3 @@ def _spec_class(name: str) -> type[Tokenizer]:
     from tokjax.text.imports import IMPORTS
 
     return IMPORTS[name] if name in IMPORTS else tokenizers[name]
-
-
-def _read_description(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise TokenizerError(f"{path.parent} holds no tokenizer: {path.name} is absent.") from error
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{path} cannot be read: {error}. Fit or copy the tokenizer again.") from error
-    if not isinstance(description, dict) or not {"format", "name", "spec", "hash"} <= description.keys():
-        raise TokenizerError(f"{path} is not a tokenizer description: it lacks format, name, spec or hash.")
-    if not isinstance(description["name"], str):
-        raise TokenizerError(f"{path}: name is {description['name']!r}, not a string.")
-    if description["format"] != FORMAT:
-        raise TokenizerError(f"{path} has format {description['format']!r}; this version reads format {FORMAT}.")
-    return description
-
-
-def _read_tables(path: pathlib.Path) -> Tables:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: np.asarray(archive[name]) for name in archive.files}
-    except Exception as error:  # damage surfaces as any of a dozen types from zipfile, zlib and numpy
-        raise TokenizerError(f"{path} cannot be read: {error}. Fit or copy the tokenizer again.") from error

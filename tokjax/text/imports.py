@@ -16,10 +16,11 @@ from typing import Any, Literal
 import jax
 import numpy as np
 
+from tokjax.core import vocabulary
 from tokjax.core.cached import cached_engine
 from tokjax.core.errors import TokenizerError
 from tokjax.core.types import Source, Tables, Tokenizer
-from tokjax.text import pretokenize, vocabulary
+from tokjax.text import pretokenize
 from tokjax.text.subwords import batch_encoder, byte_symbols, rank_encoder, symbols_to_bytes
 
 Pattern = Literal["gpt2", "cl100k", "o200k"]

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from tokjax.coding import match, strings
+from tokjax.core import vocabulary
 from tokjax.core.types import Tables, Tokenizer
-from tokjax.text import vocabulary
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import jax
 import numpy as np
 
+from tokjax.core import vocabulary
 from tokjax.core.cached import cached_engine
 from tokjax.core.errors import SourceError
 from tokjax.core.registry import Paper, tokenizers
 from tokjax.core.spec import check
 from tokjax.core.types import Source, Tables, Tokenizer
-from tokjax.text import pretokenize, vocabulary
+from tokjax.text import pretokenize
 
 if TYPE_CHECKING:
     import tokenizers as hf

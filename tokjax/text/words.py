@@ -8,10 +8,10 @@ import numpy as np
 from tokjax.core.registry import Paper, tokenizers
 from tokjax.core.spec import check
 from tokjax.core.types import Source, Tables, Tokenizer
+from tokjax.core.vocabulary import check_ids
 from tokjax.text.bytes import BYTES
 from tokjax.text.splitter import MIN_CAP, last_segment_end, piece_lengths
 from tokjax.text.unicode_tables import unicode_tables
-from tokjax.text.vocabulary import check_ids
 
 END_OF_WORD = BYTES
 

@@ -1,0 +1,181 @@
+"""The commands that train, score and compare models."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from tokjax.cli.options import Command, add_quiet, add_source, print_entries
+from tokjax.core.console import INTERRUPTED
+from tokjax.core.errors import SpecError
+
+
+def add(command: Command) -> None:
+    """Adds them to the command line."""
+    sub = command(
+        "compare",
+        _compare,
+        "train several systems at equal compute and report bits per byte",
+        "tokjax.experiment.compare",
+    )
+    add_source(sub, default="pydocs")
+    sub.add_argument(
+        "--systems", default="bytes,bpe,hat", help="names of systems or tokenizers, as in bytes,bpe:2048,hat"
+    )
+    sub.add_argument("--budget", default="1e12flops", help="training budget of each run: 1e13flops, 60s or 5MB of text")
+    sub.add_argument(
+        "--scale", choices=("smoke", "small", "paper"), default="small", help="model size (default: small)"
+    )
+    sub.add_argument("--seeds", type=int, default=3, help="runs per system (default: 3)")
+    sub.add_argument("--context-bytes", type=int, default=512, help="text a model sees at once (default: 512)")
+    sub.add_argument("--out", type=Path, required=True, help="directory of results.json, plots and report.html")
+    add_quiet(sub)
+
+    sub = command(
+        "train", _train, "train one model from a recipe; go on where --workdir stopped", "tokjax.experiment.run"
+    )
+    sub.add_argument(
+        "--config", required=True, metavar="NAME|PATH.py[:variant]", help="recipe; variants smoke, small, paper"
+    )
+    sub.add_argument("--workdir", type=Path, required=True, help="directory of metrics.jsonl and checkpoints")
+    sub.add_argument(
+        "--config.FIELD", metavar="VALUE", dest="_", help="override a field, as in --config.train.steps=100"
+    )
+    add_quiet(sub)
+
+    sub = command("eval", _eval, "score a trained model on whole documents", "tokjax.experiment.run")
+    sub.add_argument("--workdir", type=Path, required=True, help="directory of a training run")
+    add_source(sub, default=None, text="text to score (default: the one it was trained on)")
+    sub.add_argument(
+        "--split", choices=("train", "valid", "test", "all"), help="default: test; all of another --source"
+    )
+    sub.add_argument("--json", action="store_true", help="print JSON")
+
+    sub = command("sample", _sample, "continue a prompt with a trained model", "tokjax.experiment.run")
+    sub.add_argument("--workdir", type=Path, required=True, help="directory of a training run")
+    sub.add_argument("--prompt", default="", help="text to continue")
+    sub.add_argument("--steps", type=int, default=200, help="symbols to draw at most (default: 200)")
+    sub.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely symbol (default: 0.8)")
+    sub.add_argument("--top-k", type=int, help="draw from the k most likely symbols")
+    sub.add_argument("--top-p", type=float, help="draw from the fewest symbols that hold this probability")
+    sub.add_argument("--seed", type=int, default=0, help="same seed, same text (default: 0)")
+
+    sub = command(
+        "study", _study, "run the smallest honest experiment for a paper's claim", "tokjax.experiment.compare"
+    )
+    sub.add_argument("name", help="as listed by `tokjax study list`")
+    sub.add_argument("--scale", choices=("smoke", "small", "paper"), default="small", help="default: small")
+    sub.add_argument("--seeds", type=int, default=3, help="runs per system (default: 3)")
+    sub.add_argument("--out", type=Path, help="directory of result.json")
+    add_quiet(sub)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from tokjax import report
+    from tokjax.experiment.compare import CompareSpec, Interrupted, compare
+
+    spec = CompareSpec(
+        source=arguments.source,
+        systems=tuple(name.strip() for name in arguments.systems.split(",") if name.strip()),
+        budget=arguments.budget,
+        scale=arguments.scale,
+        seeds=arguments.seeds,
+        context_bytes=arguments.context_bytes,
+    )
+    try:
+        results = compare(spec, arguments.out, progress=not arguments.quiet, say=print)
+    except Interrupted:
+        print(f"tokjax: interrupted; the same command goes on from {arguments.out}", file=sys.stderr)
+        return INTERRUPTED
+    report.write(results, arguments.out)
+    Console().print(report.terminal_table(results))
+    print(f"report: {arguments.out / 'report.html'}")
+    return 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from tokjax.experiment import run
+    from tokjax.experiment.config import load_config, override
+
+    config = override(load_config(arguments.config), arguments.overrides)
+    model, interrupted_by = run.train_model(
+        json.loads(config.to_json()), arguments.workdir, progress=not arguments.quiet
+    )
+    saved = "saved in" if model.step else "reached, nothing to save yet, in"
+    print(f"step {model.step} of {model.spec.train.steps} {saved} {arguments.workdir}")
+    return INTERRUPTED if interrupted_by == "SIGINT" else 0
+
+
+def _eval(arguments: argparse.Namespace) -> int:
+    import dataclasses
+
+    from tokjax.data import load_source
+    from tokjax.experiment import run
+
+    model = run.load_model(arguments.workdir)
+    source = load_source(arguments.source or model.spec.source)
+    split = arguments.split or ("all" if arguments.source not in (None, model.spec.source) else "test")
+    documents = list(source if split == "all" else source.split(split))
+    result = dataclasses.asdict(model.evaluate(documents))
+    result = {"workdir": str(arguments.workdir), "step": model.step, "source": source.name, "split": split, **result}
+    if arguments.json:
+        print(json.dumps(result))
+        return 0
+    for name, value in result.items():
+        if name == "by_position":
+            value = "  ".join(f"{first}+ {bits:.3f}" for first, bits in value)
+        print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
+    return 0
+
+
+def _sample(arguments: argparse.Namespace) -> int:
+    import codecs
+
+    from tokjax.experiment import run
+    from tokjax.generate.sampling import SamplingSpec
+
+    sampling = SamplingSpec(temperature=arguments.temperature, top_k=arguments.top_k, top_p=arguments.top_p)
+    if arguments.steps < 1:
+        raise SpecError(f"--steps: got {arguments.steps}; draw at least 1 symbol.")
+    if not 0 <= arguments.seed < 2**32:
+        raise SpecError(f"--seed: got {arguments.seed}; give a whole number from 0 to 2**32 - 1.")
+    model = run.load_model(arguments.workdir)
+    characters = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def show(piece: bytes, final: bool = False) -> None:
+        sys.stdout.buffer.write(characters.decode(piece, final).encode())  # UTF-8 whatever the locale
+        sys.stdout.buffer.flush()
+
+    prompt = os.fsencode(arguments.prompt)  # the bytes that were typed, whether text or not
+    show(prompt)
+    for piece in model.stream(prompt, steps=arguments.steps, seed=arguments.seed, sampling=sampling):
+        show(piece)
+    show(b"", final=True)
+    print()
+    return 0
+
+
+def _study(arguments: argparse.Namespace) -> int:
+    from tokjax.core.registry import studies
+
+    if arguments.name == "list":
+        print_entries(studies.entries())
+        return 0
+    study = studies[arguments.name]
+    if arguments.out is None:
+        raise SpecError("--out: missing; give the directory of result.json.")
+    from tokjax.experiment.compare import Interrupted
+
+    try:
+        result = study(
+            scale=arguments.scale, seeds=arguments.seeds, directory=arguments.out, progress=not arguments.quiet
+        )
+    except Interrupted:
+        print(f"tokjax: interrupted; the same command goes on from {arguments.out}", file=sys.stderr)
+        return INTERRUPTED
+    print(result.verdict)
+    print(f"result: {arguments.out / 'result.json'}")
+    return 0
