@@ -68,6 +68,9 @@ def add(command: Command) -> None:
     sub.add_argument("--scale", choices=("smoke", "small", "paper"), default="small", help="default: small")
     sub.add_argument("--seeds", type=int, default=3, help="runs per system (default: 3)")
     sub.add_argument("--out", type=Path, help="directory of result.json")
+    sub.add_argument(
+        "--source", action="append", default=[], metavar="ROLE=SRC", help="text that the study reads, by role; repeat"
+    )
     add_quiet(sub)
 
 
@@ -167,11 +170,21 @@ def _study(arguments: argparse.Namespace) -> int:
     study = studies[arguments.name]
     if arguments.out is None:
         raise SpecError("--out: missing; give the directory of result.json.")
+    sources = {}
+    for assignment in arguments.source:
+        role, equals, address = assignment.partition("=")
+        if not equals:
+            raise SpecError(f"--source {assignment}: write ROLE=SRC, as in text=file:*.txt.")
+        sources[role] = address
     from tokjax.experiment.compare import Interrupted
 
     try:
         result = study(
-            scale=arguments.scale, seeds=arguments.seeds, directory=arguments.out, progress=not arguments.quiet
+            scale=arguments.scale,
+            seeds=arguments.seeds,
+            directory=arguments.out,
+            progress=not arguments.quiet,
+            sources=sources,
         )
     except Interrupted:
         print(f"tokjax: interrupted; the same command goes on from {arguments.out}", file=sys.stderr)

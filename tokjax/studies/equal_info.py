@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,6 @@ from tokjax.coding.papers import LESTER
 from tokjax.coding.saved import save_entropy
 from tokjax.core.files import write_text
 from tokjax.core.registry import studies
-from tokjax.core.types import Source
 from tokjax.data import load_source
 from tokjax.experiment import run
 from tokjax.experiment.compare import CompareSpec, Interrupted, compare, run_directory
@@ -28,7 +28,7 @@ from tokjax.experiment.config import load_config
 from tokjax.experiment.entropy import resolve
 from tokjax.measure.compression import compression
 from tokjax.measure.statistics import interval, welch
-from tokjax.studies.result import Result
+from tokjax.studies.result import Result, choose_sources
 from tokjax.text import fit_tokenizer
 
 _PAPER_ORDER = ("ac", "b128", "b64", "b32", "b16", "static_ac")
@@ -85,12 +85,15 @@ _NEURAL_CHUNK = 1024  # bytes that M1 codes in one row, so that a small text fil
     "equal_info",
     papers=(LESTER,),
 )
-def equal_info(*, scale: str, seeds: int, directory: Path, progress: bool = True) -> Result:
+def equal_info(
+    *, scale: str, seeds: int, directory: Path, progress: bool = True, sources: Mapping[str, str] = MappingProxyType({})
+) -> Result:
     """Equal-info windows, compiled tables and their baselines: ratios, and models at equal training FLOPs."""
-    shape, source = _SCALES[scale], load_source("pydocs")
-    rows = _ratios(shape, source, seeds, directory, scale, progress)
+    address = choose_sources(sources, {"text": "pydocs"})["text"]
+    shape, source = _SCALES[scale], load_source(address)
+    rows = _ratios(shape, address, seeds, directory, scale, progress)
     spec = CompareSpec(
-        source="pydocs",
+        source=address,
         systems=shape.systems,
         budget=shape.budget,
         scale=shape.recipe,
@@ -107,7 +110,7 @@ def equal_info(*, scale: str, seeds: int, directory: Path, progress: bool = True
 
 
 def _ratios(
-    shape: _Scale, source: Source, seeds: int, directory: Path, scale: str, progress: bool
+    shape: _Scale, address: str, seeds: int, directory: Path, scale: str, progress: bool
 ) -> list[dict[str, Any]]:
     """Returns what each setting makes of the test split, under an n-gram and under a trained M1.
 
@@ -115,12 +118,14 @@ def _ratios(
     and trains another M1.
     """
     rows: list[dict[str, Any]] = []
+    source = load_source(address)
     train, test = list(source.split("train")), b"\n\n".join(source.split("test"))
     for seed in range(seeds):
         done = directory / f"ratios-{seed}.json"
         if not done.exists():
             part = [raw for index, raw in enumerate(train) if index % 10 != seed % 10]
-            trained = _train_entropy(shape, seed, directory / "m1" / str(seed), scale, progress)
+            config = json.loads(load_config(f"m1:{scale}").to_json()) | {"source": address}
+            trained = _train_entropy(config, shape.neural_steps, seed, directory / "m1" / str(seed), progress)
             found = list(_ngram_ratios(part, test, shape.sample, directory / "ngram" / str(seed)))
             found += _neural_ratios(trained, test[:_NEURAL_SAMPLE])
             write_text(done, json.dumps([{**row, "seed": seed} for row in found]))
@@ -176,9 +181,8 @@ class _Documents(list[bytes]):
         return self
 
 
-def _train_entropy(shape: _Scale, seed: int, workdir: Path, scale: str, progress: bool) -> str:
-    config = json.loads(load_config(f"m1:{scale}").to_json())
-    config["train"] |= {"seed": seed, "steps": shape.neural_steps, "eval_every": shape.neural_steps}
+def _train_entropy(config: dict[str, Any], steps: int, seed: int, workdir: Path, progress: bool) -> str:
+    config["train"] |= {"seed": seed, "steps": steps, "eval_every": steps}
     _, interrupted = run.train_model(config, workdir, progress=progress)
     if interrupted:
         raise Interrupted(workdir)

@@ -4,14 +4,16 @@ Slagle 2024, table 1, 1e19 FLOPs, bits per byte on PG-19 / arXiv / GitHub: Space
 subword transformer 0.989 / 0.768 / 0.508. The order is what a small run can test; the numbers are not comparable.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
 from tokjax.core.registry import Paper, studies
 from tokjax.experiment.compare import CompareSpec, compare
 from tokjax.measure.statistics import welch
-from tokjax.studies.result import Result
+from tokjax.studies.result import Result, choose_sources
 
 _BUDGETS = {"smoke": "4e10flops", "small": "2e12flops", "paper": "1e19flops"}
 _SYSTEMS = ("bytes", "megabyte", "spacebyte", "bpe")
@@ -29,10 +31,12 @@ _CLOSE = 0.03  # the paper's own gap to subwords is at most 3%
         ),
     ),
 )
-def spacebyte(*, scale: str, seeds: int, directory: Path, progress: bool = True) -> Result:
+def spacebyte(
+    *, scale: str, seeds: int, directory: Path, progress: bool = True, sources: Mapping[str, str] = MappingProxyType({})
+) -> Result:
     """SpaceByte against bytes, MEGABYTE and BPE at equal training FLOPs."""
     spec = CompareSpec(
-        source="pydocs",
+        source=choose_sources(sources, {"text": "pydocs"})["text"],
         systems=_SYSTEMS,
         budget=_BUDGETS[scale],
         scale=scale,
