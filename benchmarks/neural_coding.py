@@ -4,10 +4,10 @@
 
 `step` reads one byte in each of the rows, 64 times, from a restart, and quantises every prediction; `forward` computes
 the logits of the same rows at once, as training does. `encode` and `decode` are whole calls, from bytes to the codes of
-windows and back, with the coder beside the model; their rows hold `DOCUMENT` bytes of prose each. Rounds
-alternate and the best counts, so that none with compilation in it does; parameters and device are the same for all. `strings` is `next_probabilities` of random
-strings of 7 bytes on average and 25 at most, as building a table of strings asks for; `seconds_for_65536` is measured,
-not projected, and includes compilation.
+windows and back, with the coder beside the model; their rows hold `DOCUMENT` bytes of prose each. Rounds alternate and
+the best counts, so that none with compilation in it does; parameters and device are the same for all. `strings` is
+`next_probabilities` of random strings of 7 bytes on average and 25 at most, as building a table of strings asks for;
+`seconds_for_65536` is measured, not projected, and includes compilation.
 Without `--run` the parameters are random, in the shape of the paper's 3M model: the speed of a step does not depend on
 them, but windows then hold two bytes, not five.
 """
