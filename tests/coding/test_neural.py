@@ -293,7 +293,7 @@ class TestSaved:
             ('"transformer"', '"transfomer"', "'transformer'"),
             ('"rows": 16', '"rows": 15', "multiple of 8"),
             ('"rows": 16', '"rows": 24', "hash"),
-            ("{", "", "damaged"),
+            ("{", "", "cannot be read"),
         ],
     )
     def test_a_changed_description(self, tables, tmp_path, old, new, says):
