@@ -12,7 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tokjax import report
 from tokjax.report.papers import papers_markdown
@@ -21,6 +21,151 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGES = ROOT / "docs" / "images"
 DEMO = RESULTS / "compare_demo.json"
+
+
+class Study(NamedTuple):
+    """How a study is shown.
+
+    Attributes:
+      page: in docs/.
+      tables: of each, the part of the rows, heading -> field of what tells lines apart, heading -> field of the rest.
+    """
+
+    page: str
+    tables: tuple[tuple[str, dict[str, str], dict[str, str]], ...]
+
+
+STUDIES = {
+    "equal_info": Study(
+        "compressed_text.md",
+        (
+            (
+                "ratio",
+                {"entropy model": "entropy", "setting": "setting"},
+                {
+                    "ids": "ids",
+                    "bytes per token": "bytes_per_token",
+                    "uniform bits/byte": "uniform_bits_per_byte",
+                    "unigram gain": "unigram_gain",
+                    "mis-decoded": "misdecoded",
+                },
+            ),
+            (
+                "model",
+                {"model over": "system"},
+                {
+                    "ids": "vocab_size",
+                    "bits/byte": "bits_per_byte",
+                    "bytes per token": "bytes_per_token",
+                    "steps": "steps",
+                },
+            ),
+            (
+                "place",
+                {"bits of the window before the token": "bits_before"},
+                {"accuracy": "accuracy", "bits per token": "bits_per_token"},
+            ),
+        ),
+    ),
+    "learned_words": Study(
+        "learned_words.md",
+        (
+            (
+                "model",
+                {"language": "language", "model over": "system"},
+                {
+                    "bits/byte": "bits_per_byte",
+                    "words right": "word_accuracy",
+                    "rare words right": "rare_accuracy",
+                    "steps": "steps",
+                    "parameters": "params",
+                },
+            ),
+        ),
+    ),
+    "byte2word": Study(
+        "byte2word.md",
+        (
+            (
+                "cost",
+                {"encoder": "system"},
+                {"parameters": "params", "of these in the embedding": "embedding_params", "steps": "steps"},
+            ),
+            (
+                "masked",
+                {"encoder": "system", "noise": "noise"},
+                {"bits per masked word": "bits_per_word", "words right": "word_accuracy"},
+            ),
+            ("probe", {"encoder": "system", "noise": "noise"}, {"accuracy": "accuracy", "majority": "majority"}),
+            (
+                "transfer",
+                {"encoder": "system", "start": "start"},
+                {"bits per masked word": "bits_per_word", "words right": "word_accuracy"},
+            ),
+        ),
+    ),
+    "hat_claims": Study(
+        "hat.md",
+        (
+            (
+                "english",
+                {"system": "system"},
+                {"bits/byte": "bits_per_byte", "next words right": "next_word_accuracy", "steps": "steps"},
+            ),
+            (
+                "noise",
+                {"system": "system", "noise": "kind", "rate": "rate"},
+                {
+                    "bits/byte of the noised text": "noisy_bits_per_byte",
+                    "of clean text after it": "clean_bits_per_byte",
+                    "next words right after it": "next_word_accuracy",
+                },
+            ),
+            (
+                "adaptation",
+                {"language": "role", "system": "system"},
+                {
+                    "bits/byte before": "bits_before",
+                    "after": "bits_per_byte",
+                    "English before": "english_before",
+                    "English after": "english_after",
+                },
+            ),
+        ),
+    ),
+    "lexinvariance": Study(
+        "lexinvariance.md",
+        (
+            ("text", {"text": "text", "model": "model"}, {"bits/byte": "bits_per_byte", "parameters": "parameters"}),
+            (
+                "gap",
+                {"text": "text", "from symbol": "first"},
+                {
+                    "standard, nats": "standard",
+                    "lexinvariant, nats": "lexinvariant",
+                    "restaurant, nats": "reference",
+                    "gap": "gap",
+                },
+            ),
+            (
+                "cipher",
+                {"text": "text"},
+                {
+                    "symbols": "symbols",
+                    "key right": "key_accuracy",
+                    "keys of letters": "letter_key_accuracy",
+                    "text right": "text_accuracy",
+                    "by frequency": "by_frequency",
+                },
+            ),
+            (
+                "reasoning",
+                {"task": "task", "model": "model", "symbols": "symbols"},
+                {"accuracy": "accuracy", "guessing": "guessing"},
+            ),
+        ),
+    ),
+}
 
 
 def _fill(text: str, name: str, content: str) -> str:
@@ -98,17 +243,11 @@ def _study(name: str) -> str:
     stored = json.loads(path.read_text())
     where = stored["environment"]
     text = "\n".join(f"- {sentence}" for sentence in stored["verdict"].rstrip(".").split("; "))
-    ratios = _rows_by(stored["rows"], "ratio", ("entropy", "setting"))
-    head = ("entropy model", "setting", "ids", "bytes per token", "uniform bits/byte", "unigram gain", "mis-decoded")
-    columns = ("ids", "bytes_per_token", "uniform_bits_per_byte", "unigram_gain", "misdecoded")
-    text += "\n\n" + _table(head, [[*key, *_means(rows, columns)] for key, rows in ratios.items()])
-    models = _rows_by(stored["rows"], "model", ("system",))
-    head = ("model over", "ids", "bits/byte", "bytes per token", "steps")
-    columns = ("vocab_size", "bits_per_byte", "bytes_per_token", "steps")
-    text += "\n" + _table(head, [[*key, *_means(rows, columns)] for key, rows in models.items()])
-    places = _rows_by(stored["rows"], "place", ("bits_before",))
-    head = ("bits of the window before the token", "accuracy", "bits per token")
-    text += "\n" + _table(head, [[*key, *_means(rows, ("accuracy", "bits_per_token"))] for key, rows in places.items()])
+    for part, keys, columns in STUDIES[name].tables:
+        groups = _rows_by(stored["rows"], part, tuple(keys.values()))
+        rows = [[*key, *_means(group, tuple(columns.values()))] for key, group in groups.items()]
+        text += "\n\n" + _table((*keys, *columns), rows).rstrip("\n")
+    text += "\n"
     seeds = len({row["seed"] for row in stored["rows"]})
     text += (
         f"\nMeans of {seeds} seeds with 95% intervals; {where['cpus']} CPU cores, Python {where['python']}, jax "
@@ -180,11 +319,11 @@ def documents() -> dict[Path, str]:
         )
         readme = _fill(readme, "demo", report.markdown_table(results) + caption)
     readme = _fill(readme, "benchmarks", _benchmark_table())
-    compressed = ROOT / "docs" / "compressed_text.md"
+    pages = {ROOT / "docs" / study.page: name for name, study in STUDIES.items()}
     return {
         ROOT / "README.md": readme,
         ROOT / "docs" / "papers.md": papers_markdown(),
-        compressed: _fill(compressed.read_text(), "equal_info", _study("equal_info")),
+        **{page: _fill(page.read_text(), name, _study(name)) for page, name in pages.items()},
     }
 
 

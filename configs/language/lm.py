@@ -2,7 +2,8 @@
 
     tokjax train --config lm:small --workdir runs/lm
 
-`paper` is 400M parameters at the width and depth of the 403M model of Lester et al. 2024, section 3.
+`paper` has the width and depth of the 403M model of Lester et al. 2024, section 3; with our vocabulary and one
+table for input and output it holds 337M.
 """
 
 from ml_collections import ConfigDict

@@ -24,6 +24,9 @@ def test_a_contender_takes_a_size_and_fields():
     assert config.tokenizer.to_dict() == {"name": "equal_info", "token_bits": 8, "mode": "paper", "resets": False}
     config = contender("compiled:2048:entropy=unigram", source="pydocs", scale="smoke").config
     assert config.tokenizer.to_dict() == {"name": "compiled", "vocab_size": 2048, "entropy": "unigram"}
+    config = contender("hat/patches:cap=8:system.cap=8", source="pydocs", scale="smoke").config
+    assert config.tokenizer.to_dict() == {"name": "patches", "cap": 8}
+    assert config.system.cap == 8
     for wrong in ("equal_info:2048", "bpe:many", "bytes:8"):
         with pytest.raises(SpecError, match="write a vocabulary size behind a trained tokenizer"):
             contender(wrong, source="pydocs", scale="smoke")

@@ -14,7 +14,7 @@ from tokjax.data.documents import open_documents
 from tokjax.text.bytes import Bytes
 from tokjax.text.splitter import SEGMENT_BYTES, split
 from tokjax.text.unicode_tables import unicode_tables
-from tokjax.text.words import END_OF_WORD, Words
+from tokjax.text.words import END_OF_WORD, Patches, Words
 
 TABLES = unicode_tables()
 RAW = st.one_of(st.binary(max_size=200), st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace")))
@@ -80,6 +80,21 @@ def test_fit_does_not_depend_on_the_source():
     chex.assert_trees_all_equal(*(Words().fit(open_documents("test", [raw])) for raw in (b"a", "ж".encode())))
 
 
+@given(raw=RAW, more=RAW, cap=st.integers(4, 20))
+def test_patches_have_cap_bytes(raw, more, cap):
+    patches = Patches(cap=cap)
+    ids = patches.encode({}, raw)
+    closed = np.flatnonzero(ids == END_OF_WORD)
+    assert [len(patch) - 1 for patch in np.split(ids, closed + 1)[:-1]] == [
+        min(cap, len(raw) - start) for start in range(0, len(raw), cap)
+    ]
+    assert patches.decode({}, ids) == raw
+    n = patches.safe_cut({}, raw)
+    apart = [*patches.encode({}, raw[:n]), *patches.encode({}, raw[n:] + more)]
+    assert apart == patches.encode({}, raw + more).tolist()
+    assert len(raw) - n < cap
+
+
 def test_a_cap_below_one_character_is_refused():
     with pytest.raises(SpecError, match="cap: got 3"):
         Words(cap=3)
@@ -101,6 +116,7 @@ def test_ids_outside_the_vocabulary_are_refused(tokenizer, outside):
             method(TABLES, np.array([65, outside]))
 
 
-def test_both_are_registered():
+def test_all_are_registered():
+    assert tokenizers["patches"] is Patches
     assert tokenizers["words"] is Words
     assert tokenizers["bytes"] is Bytes

@@ -102,11 +102,11 @@ def _compare(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from tokjax.experiment import run
     from tokjax.experiment.config import load_config, override
+    from tokjax.experiment.encoder import is_encoder, train_encoder
 
-    config = override(load_config(arguments.config), arguments.overrides)
-    model, interrupted_by = run.train_model(
-        json.loads(config.to_json()), arguments.workdir, progress=not arguments.quiet
-    )
+    config = json.loads(override(load_config(arguments.config), arguments.overrides).to_json())
+    train = train_encoder if is_encoder(config["system"]) else run.train_model
+    model, interrupted_by = train(config, arguments.workdir, progress=not arguments.quiet)
     saved = "saved in" if model.step else "reached, nothing to save yet, in"
     print(f"step {model.step} of {model.spec.train.steps} {saved} {arguments.workdir}")
     return INTERRUPTED if interrupted_by == "SIGINT" else 0

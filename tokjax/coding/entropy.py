@@ -18,7 +18,7 @@ import numpy as np
 from tokjax.coding import cdf
 from tokjax.core.errors import SpecError, TokenizerError
 from tokjax.core.registry import Registry
-from tokjax.core.spec import build, read_value, to_dict
+from tokjax.core.spec import build, read_named, to_dict
 from tokjax.core.types import Source, Tables
 
 entropy_models = Registry("entropy model", "tokjax.coding")
@@ -83,13 +83,7 @@ def parse(text: str) -> tuple[str, EntropyModel]:
     Raises:
       UnknownNameError, SpecError: no such model, no such field, or an impossible value.
     """
-    name, *pairs = text.split(":")
-    fields: dict[str, Any] = {}
-    for pair in pairs:
-        field, equals, value = pair.partition("=")
-        if not equals:
-            raise SpecError(f"entropy: got {text!r}; write NAME or NAME:field=value, as in ngram:order=4.")
-        fields[field] = read_value(value)
+    name, fields = read_named(text, where="entropy")
     return name, build(entropy_models[name], fields, where="entropy")
 
 

@@ -90,5 +90,6 @@ class Registry:
 systems = Registry("system", "tokjax.systems")
 tokenizers = Registry("tokenizer", "tokjax.text")
 sources = Registry("source", "tokjax.data")
+embeddings = Registry("embedding", "tokjax.embed")
 studies = Registry("study", "tokjax.studies")
-ALL = (systems, tokenizers, sources, studies)
+ALL = (systems, tokenizers, embeddings, sources, studies)

@@ -82,6 +82,22 @@ def read_value(text: str) -> int | float | bool | str:
     return text
 
 
+def read_named(text: str, *, where: str) -> tuple[str, dict[str, Any]]:
+    """Returns (name, fields) of `NAME` or `NAME:field=value:...`, as in `ngram:order=4`.
+
+    Raises:
+      SpecError: a field without a value.
+    """
+    name, *pairs = text.split(":")
+    fields: dict[str, Any] = {}
+    for pair in pairs:
+        field, equals, value = pair.partition("=")
+        if not equals:
+            raise SpecError(f"{where}: got {text!r}; write NAME or NAME:field=value.")
+        fields[field] = read_value(value)
+    return name, fields
+
+
 def to_dict(spec: Any) -> dict[str, Any]:
     """The inverse of `build`: a plain dict that survives JSON."""
     return json.loads(json.dumps(dataclasses.asdict(spec)))

@@ -51,6 +51,21 @@ def stdlib(rest: str) -> Documents:
     return open_documents("stdlib", [_read(path) for path in _stdlib_files()], advice="Use a larger source")
 
 
+def docstring_packages() -> dict[bytes, str]:
+    """Returns the top-level module or package of each docstring in `pydocs`; one that stands in several has none.
+
+    Raises:
+      SourceError: this Python has no `.py` files.
+    """
+    root = Path(sysconfig.get_paths()["stdlib"])
+    found: dict[bytes, set[str]] = {}
+    for path in _stdlib_files():
+        package = path.relative_to(root).parts[0].removesuffix(".py")
+        for text in _docstrings([path]):
+            found.setdefault(text.encode("utf-8", "surrogatepass"), set()).add(package)
+    return {text: packages.pop() for text, packages in found.items() if len(packages) == 1}
+
+
 def _require_no_argument(name: str, rest: str) -> None:
     if rest:
         raise SourceError(f"{name}:{rest}: this source takes no argument. Write {name!r}.")

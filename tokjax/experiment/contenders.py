@@ -70,7 +70,8 @@ def contender(name: str, *, source: str, scale: str) -> Contender:
     """Returns the contender called `name`: a system, a tokenizer (read by `lm`), or SYSTEM/TOKENIZER.
 
     A tokenizer may carry its vocabulary size, as in `bpe:2048`, and fields of its spec, as in
-    `equal_info:token_bits=8`; a path is a tokenizer that was fitted before.
+    `equal_info:token_bits=8`; fields of the system are written as in `hat:system.symbols_per_word=8`. A path is a
+    tokenizer that was fitted before.
 
     Raises:
       UnknownNameError: neither a system nor a tokenizer.
@@ -104,7 +105,8 @@ def contender(name: str, *, source: str, scale: str) -> Contender:
                     f"--systems: {name!r}: write a vocabulary size behind a trained tokenizer, as bpe:2048, or "
                     "FIELD=VALUE of any."
                 )
-            config.tokenizer[field or "vocab_size"] = read_value(value)
+            group = config.system if field.startswith("system.") else config.tokenizer
+            group[field.removeprefix("system.") or "vocab_size"] = read_value(value)
     return Contender(name, config)
 
 

@@ -34,6 +34,8 @@ def export_entropy(run_directory: str | os.PathLike[str]) -> FittedEntropy:
             f"entropy: {run_directory} trained {model.spec.system['name']!r} over {model.fitted.name!r}; an entropy "
             "model is `lm` over bytes, as of `tokjax train --config m1:small --workdir DIR`."
         )
+    if model.system.embedding != "table":
+        raise SpecError(f"entropy: {run_directory} trained embedding {model.system.embedding!r}; use 'table'.")
     spec = Transformer(
         backbone=model.system.backbone,
         context=model.spec.data.length,

@@ -131,12 +131,15 @@ def build_system(config: Mapping[str, Any], fitted: Fitted) -> LanguageSystem:
     """Returns the system that `config` describes, over the symbols of `fitted`.
 
     Raises:
-      UnknownNameError, SpecError: no such system, or fields that do not fit it or the tokenizer.
+      UnknownNameError, SpecError: no such system, no language model, or fields that do not fit it or the tokenizer.
     """
     fields = dict(config)
     if "name" not in fields:
         raise SpecError("system.name: missing; `tokjax systems` lists the names.")
-    system = build(systems[fields.pop("name")], {**fields, "vocab_size": fitted.size + 1}, where="system")
+    name = fields.pop("name")
+    if not issubclass(systems[name], LanguageSystem):
+        raise SpecError(f"system.name: {name!r} predicts no next symbol; use a language model, such as lm.")
+    system = build(systems[name], {**fields, "vocab_size": fitted.size + 1}, where="system")
     system.accept(fitted.name, fitted.spec)
     return system
 

@@ -125,15 +125,20 @@ def by_position(scored: ScoredText) -> tuple[tuple[int, float], ...]:
 
 
 def next_word_accuracy(scored: ScoredText, documents: Sequence[bytes]) -> float:
-    """Share of the splitter's words that greedy decoding of the true prefix gets entirely right.
+    """Share of words that greedy decoding of the true prefix gets entirely right, as of `words_right`."""
+    right = words_right(scored, documents)
+    return float(np.mean(right)) if len(right) else math.nan
+
+
+def words_right(scored: ScoredText, documents: Sequence[bytes]) -> np.ndarray:
+    """Returns bool [W], whether each of the splitter's words is what greedy decoding of the true prefix gives.
 
     A word is right when every target that covers one of its bytes was the most likely id. Targets that stand for no
-    bytes (ends of words and documents) do not count: most systems never predict where a word ends.
+    bytes (ends of words and documents) do not count: most systems never predict where a word ends. The words are those
+    of every document in turn, at most `WORD_CAP` bytes each.
     """
     tables = unicode_tables()
     ends = np.cumsum(np.concatenate([piece_lengths(raw, WORD_CAP, tables) for raw in documents]))
-    if not len(ends):
-        return math.nan
     wrong = ~scored.correct & (scored.units > 0)
     stop = scored.start[wrong] + scored.units[wrong]
     first = np.searchsorted(ends, scored.start[wrong], side="right")
@@ -141,7 +146,7 @@ def next_word_accuracy(scored: ScoredText, documents: Sequence[bytes]) -> float:
     spoiled = np.zeros(len(ends) + 1, np.int64)
     np.add.at(spoiled, np.minimum(first, len(ends)), 1)
     np.add.at(spoiled, np.minimum(last + 1, len(ends)), -1)
-    return float(np.mean(np.cumsum(spoiled)[: len(ends)] == 0))
+    return np.cumsum(spoiled)[: len(ends)] == 0
 
 
 def evaluate(

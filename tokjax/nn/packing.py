@@ -1,8 +1,9 @@
 """Between a packed row of symbols and the few of its positions that stand for words.
 
-Letters: `B` batch, `T` symbols, `W` words, `D` width.
+Letters: `B` batch, `T` symbols, `S` slots, `W` words, `D` width.
 """
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
@@ -36,3 +37,82 @@ def starts_of_segments(segment_ids: jax.Array) -> jax.Array:
 def shift_right(x: jax.Array) -> jax.Array:
     """Returns `x` [B, T] moved one position to the right, zero at the first."""
     return jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]
+
+
+def word_numbers(marked: jax.Array, segment_ids: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Numbers the words of a packed row in which a mark closes each word.
+
+    Args:
+      marked: bool [B, T], the marks.
+      segment_ids: int32 [B, T]; 0 is padding. A word never spans two segments.
+
+    Returns:
+      Three int32 [B, T]: the number of the word as an encoder reads it (symbols, then its mark), as a decoder writes
+      it (the mark before it, then symbols), and how many symbols of the latter stand up to here, 0 at a mark. Number
+      0 is padding.
+    """
+    starts = starts_of_segments(segment_ids)
+    inside = segment_ids > 0
+    read = jnp.cumsum(starts | shift_right(marked), axis=1, dtype=jnp.int32) * inside
+    written = jnp.cumsum(starts | marked, axis=1, dtype=jnp.int32) * inside
+    at = jnp.arange(marked.shape[1])
+    origin = jnp.where(marked, at, jnp.where(starts, at - 1, -1))
+    return read, written, at - jax.lax.cummax(origin, axis=1)
+
+
+@flax.struct.dataclass
+class WordSlots:
+    """Rows of T symbols of which some marks are widened to several slots, so that words need not be unpacked.
+
+    Attributes:
+      own: int32 [B, T], the slot of each symbol; the last one of a mark that has several.
+      marks: int32 [B, T], marks up to and including each symbol.
+      units: int32 [B, T], symbols of its word up to and including each one, 0 at a mark.
+      symbol: int32 [B, S], the symbol that a slot belongs to.
+      is_mark: bool [B, S], whether that is a mark.
+      copy: int32 [B, S], which of a mark's slots it is, from 0; the last one for a mark that has one; 0 for others.
+      read: int32 [B, S], the number of the word, a mark counted with the symbols before it; 0 is padding.
+      written: int32 [B, S], the number of the word, a mark counted with the symbols after it; 0 is padding.
+      place: int32 [B, S], position in the word if the mark's slots come first, on whichever side it is.
+    """
+
+    own: jax.Array
+    marks: jax.Array
+    units: jax.Array
+    symbol: jax.Array
+    is_mark: jax.Array
+    copy: jax.Array
+    read: jax.Array
+    written: jax.Array
+    place: jax.Array
+
+
+def widen_marks(marked: jax.Array, segment_ids: jax.Array, *, copies: int, words: int) -> WordSlots:
+    """Lays rows out anew with `copies` slots for each of the first `words` marks: S = T + words (copies - 1).
+
+    Args:
+      marked: bool [B, T], the marks that close words; none in padding.
+      segment_ids: int32 [B, T]; 0 is padding. A word never spans two segments.
+      copies: slots of a mark.
+      words: W, how many marks are widened; the others keep one slot.
+    """
+    length, extra = marked.shape[1], copies - 1
+    marks = jnp.cumsum(marked, axis=1, dtype=jnp.int32)
+    read, written, units = word_numbers(marked, segment_ids)
+    own = jnp.arange(length) + extra * jnp.minimum(marks, words)
+    at = jnp.arange(length + extra * words)
+    symbol = jax.vmap(lambda row: jnp.searchsorted(row, at))(own)
+    used, symbol = symbol < length, jnp.minimum(symbol, length - 1)
+    is_mark = take_positions(marked, symbol) & used
+    copy = jnp.where(is_mark, extra - (take_positions(own, symbol) - at), 0)
+    return WordSlots(
+        own=own,
+        marks=marks,
+        units=units,
+        symbol=symbol,
+        is_mark=is_mark,
+        copy=copy,
+        read=take_positions(read, symbol) * used,
+        written=take_positions(written, symbol) * used,
+        place=jnp.where(is_mark, copy, extra + take_positions(units, symbol)),
+    )

@@ -39,6 +39,11 @@ def metrics(scores: Scores, batch: Batch) -> Aux:
     }
 
 
+def mean_loss(scores: Scores, state: Params, batch: Batch) -> tuple[jax.Array, tuple[Params, Aux]]:
+    """Returns what `System.loss` returns: the mean negative log likelihood per target, in nats, and the metrics."""
+    return jnp.sum(scores.nll) / jnp.maximum(jnp.sum(batch.loss_mask), 1.0), (state, metrics(scores, batch))
+
+
 class LanguageSystem(System):
     """A system that predicts each symbol of a stream from those before it.
 
@@ -85,8 +90,7 @@ class LanguageSystem(System):
     def loss(self, params: Params, state: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Params, Aux]]:
         """Mean negative log likelihood per target, in nats."""
         del key
-        scores = self.score(params, batch)
-        return jnp.sum(scores.nll) / jnp.maximum(jnp.sum(batch.loss_mask), 1.0), (state, metrics(scores, batch))
+        return mean_loss(self.score(params, batch), state, batch)
 
     def init_decode(self, params: Params, batch_size: int, slots: int) -> Any:
         """Returns the state of generating up to `slots` symbols per row."""

@@ -1,4 +1,4 @@
-"""Words as runs of bytes, each closed by an end-of-word id: what hierarchical models read and write."""
+"""Words, or patches, as runs of bytes, each closed by an end-of-word id: what hierarchical models read and write."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from tokjax.text.unicode_tables import unicode_tables
 
 END_OF_WORD = BYTES
 
-_HAT = Paper(
+HAT_PAPER = Paper(
     title="Hierarchical Autoregressive Transformers: Combining Byte- and Word-Level Processing for Robust, "
     "Adaptable Language Models",
     authors="Pit Neitemeier, Björn Deiseroth, Constantin Eichenberg, Lukas Balles",
@@ -24,7 +24,7 @@ _HAT = Paper(
 )
 
 
-@tokenizers.register("words", papers=(_HAT,))
+@tokenizers.register("words", papers=(HAT_PAPER,))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Words(Tokenizer):
     """The bytes of each word and then `END_OF_WORD`.
@@ -62,3 +62,29 @@ class Words(Tokenizer):
     def safe_cut(self, tables: Tables, raw: bytes) -> int:
         del tables
         return last_segment_end(raw)
+
+
+@tokenizers.register("patches", papers=(HAT_PAPER,))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Patches(Words):
+    """Every `cap` bytes, whatever they are, and then `END_OF_WORD`: what the words are compared with.
+
+    Attributes:
+      cap: bytes of each patch; the last one of a text may be shorter.
+    """
+
+    cap: int = 8
+
+    def fit(self, source: Source, key: jax.Array | None = None) -> Tables:
+        """Returns no tables: nothing depends on what the bytes are."""
+        del source, key
+        return {}
+
+    def encode(self, tables: Tables, raw: bytes) -> np.ndarray:
+        del tables
+        ends = [*range(self.cap, len(raw), self.cap), len(raw)] if raw else []
+        return np.insert(np.frombuffer(raw, np.uint8).astype(np.int32), np.asarray(ends, np.int64), END_OF_WORD)
+
+    def safe_cut(self, tables: Tables, raw: bytes) -> int:
+        del tables
+        return len(raw) - len(raw) % self.cap

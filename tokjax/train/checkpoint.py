@@ -237,6 +237,43 @@ def load_for_inference(workdir: str | os.PathLike[str]) -> tuple[Params, dict[st
     return jax.tree.map(jax.numpy.asarray, params), read_metadata(workdir, step)["config"], step
 
 
+def load_initial(run: str | os.PathLike[str], target: Params, tables_hash: str) -> Params:
+    """Reads the parameters of another run, for one that starts from them, onto the devices of `target`.
+
+    Args:
+      run: directory of the other run; as of `load_for_inference`.
+      target: tree of `jax.ShapeDtypeStruct` with shardings.
+      tables_hash: identifies the tokenizer.
+
+    Raises:
+      CheckpointError: no good checkpoint, another tokenizer, or parameters that are not those of `target`, by name.
+    """
+    params, _, step = load_for_inference(run)
+    trained_with = read_metadata(Path(run), step)["tables_hash"]
+    if trained_with != tables_hash:
+        raise CheckpointError(
+            f"train.init_from: {run} was trained with another tokenizer (tables {trained_with}, here {tables_hash}). "
+            f"Give its own as tokenizer.name={Path(run) / 'tokenizer'}."
+        )
+    found, wanted = _shapes(params), _shapes(target)
+    differing = [
+        f"{name}: {found.get(name, 'nothing')} there, {wanted.get(name, 'nothing')} here"
+        for name in sorted(found.keys() | wanted.keys())
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise CheckpointError(
+            f"train.init_from: {run} holds the parameters of another system ({'; '.join(differing[:4])}). "
+            "Use the same system in both."
+        )
+    return jax.tree.map(lambda there, here: jax.device_put(there, here.sharding), params, target)
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Returns path -> shape of every array of `tree`."""
+    return {jax.tree_util.keystr(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def _steps(workdir: Path) -> list[int]:
     """Steps with a checkpoint that was finished, damaged or not, in order."""
     folder = workdir / FOLDER

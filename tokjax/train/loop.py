@@ -37,6 +37,7 @@ class TrainSpec:
       tensorboard: also write `workdir/tensorboard`.
       time_limit_s: end after so many seconds of stepping, over every resume; compilation, evaluation and saving do not
         count. None for no limit.
+      init_from: directory of a run of the same system and tokenizer whose parameters this one starts from, or None.
     """
 
     steps: int
@@ -48,6 +49,7 @@ class TrainSpec:
     profile_steps: tuple[int, int] | None = None
     tensorboard: bool = False
     time_limit_s: float | None = None
+    init_from: str | None = None
 
     def __post_init__(self):
         for name in ("steps", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
@@ -96,7 +98,7 @@ def fit(
 
     Raises:
       SpecError: an impossible spec, or arrays that do not fit the mesh.
-      CheckpointError: `workdir` holds another run, or only damaged checkpoints.
+      CheckpointError: `workdir` holds another run, or only damaged checkpoints; `init_from` holds no run that fits.
       OutputError: `workdir` cannot be written.
       NumericsError: a loss, gradient or update is not finite.
     """
@@ -110,7 +112,7 @@ def fit(
         stack.enter_context(use_mesh(mesh))
         key = jax.device_put(jax.random.key(spec.seed), replicated(mesh))
         programs = compile_cache.programs(system, optimizer, mesh)
-        state, done, seconds = _restore_or_init(workdir, programs, key, metadata)
+        state, done, seconds = _restore_or_init(workdir, programs, key, metadata, spec.init_from)
         saved, evaluated = done, done == 0 or is_evaluated(workdir, done)
 
         watch = Stopwatch(seconds)
@@ -181,12 +183,16 @@ class _Run:
 
 
 def _restore_or_init(
-    workdir: Path, programs: compile_cache.Programs, key: jax.Array, metadata: Mapping[str, Any]
+    workdir: Path, programs: compile_cache.Programs, key: jax.Array, metadata: Mapping[str, Any], init_from: str | None
 ) -> tuple[TrainState, int, float]:
     """Returns the state to go on from, its step, and the seconds already spent; every array is born on its devices."""
     start = checkpoint.open_for_training(workdir)
     if start is None:
-        return programs.init(key), 0, 0.0
+        state = programs.init(key)
+        if init_from is not None:
+            params = checkpoint.load_initial(init_from, programs.state.params, metadata["tables_hash"])
+            state = dataclasses.replace(state, params=params)
+        return state, 0, 0.0
     saved = checkpoint.read_metadata(workdir, start)
     checkpoint.check_same_run(saved, metadata, workdir)
     return checkpoint.restore(workdir, start, programs.state), start, saved["seconds"]

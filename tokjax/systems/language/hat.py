@@ -23,7 +23,7 @@ from tokjax.core.spec import check
 from tokjax.core.types import Batch, Params
 from tokjax.nn import layers
 from tokjax.nn.attention import attention, local_attention
-from tokjax.nn.packing import first_marked, shift_right, starts_of_segments, take_positions
+from tokjax.nn.packing import first_marked, take_positions, word_numbers
 from tokjax.nn.param import Param, fan_in
 from tokjax.nn.transformer import (
     TransformerSpec,
@@ -36,7 +36,7 @@ from tokjax.nn.transformer import (
     window_cost,
 )
 from tokjax.objectives.language import LanguageSystem
-from tokjax.text.words import END_OF_WORD
+from tokjax.text.words import END_OF_WORD, Words
 
 END_OF_DOCUMENT = END_OF_WORD + 1
 _IMPOSSIBLE = -1e9  # finite, so that a row of padding has no NaN
@@ -56,7 +56,7 @@ _IMPOSSIBLE = -1e9  # finite, so that a row of padding has no NaN
 )
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Hat(LanguageSystem):
-    """Byte encoder, word backbone, byte decoder, on the `words` tokenizer.
+    """Byte encoder, word backbone, byte decoder, on the `words` tokenizer; on `patches` for comparison.
 
     Attributes:
       backbone: stack over words.
@@ -79,7 +79,7 @@ class Hat(LanguageSystem):
     def __post_init__(self):
         check(
             self.vocab_size == END_OF_DOCUMENT + 1, "vocab_size", self.vocab_size,
-            f"hat reads the `words` tokenizer, which has {END_OF_DOCUMENT + 1} symbols.",
+            f"hat reads the `words` or `patches` tokenizer, which have {END_OF_DOCUMENT + 1} symbols.",
         )  # fmt: skip
         check(self.cap >= 4, "cap", self.cap, "a word holds at least one UTF-8 character of 4 bytes.")
         check(self.symbols_per_word >= 1, "symbols_per_word", self.symbols_per_word, "a word has a symbol at least.")
@@ -89,8 +89,9 @@ class Hat(LanguageSystem):
         )  # fmt: skip
 
     def accept(self, tokenizer_name: str, tokenizer: Any) -> None:
-        """Raises SpecError unless the tokenizer is `words` with the same cap."""
-        super().accept(tokenizer_name, tokenizer)
+        """Raises SpecError unless the tokenizer is `words`, or `patches`, with the same cap."""
+        if not isinstance(tokenizer, Words):
+            super().accept(tokenizer_name, tokenizer)
         check(tokenizer.cap == self.cap, "system.cap", self.cap, f"must equal tokenizer.cap {tokenizer.cap}.")
 
     @property
@@ -118,7 +119,7 @@ class Hat(LanguageSystem):
         """Logits [B, T, V] of each target, and how many positions had no word slot."""
         is_end = (batch.ids >= END_OF_WORD) & (batch.segment_ids > 0)
         ends = jnp.cumsum(is_end, axis=1, dtype=jnp.int32)
-        read, written, word_bytes = self._words(batch, is_end)
+        read, written, word_bytes = word_numbers(is_end, batch.segment_ids)
         embedded = layers.embed(params["embedding"], batch.ids, self.encoder.dtype)
 
         encoded = self._local(self.encoder, params["encoder"], embedded, batch.positions, read, causal=False)
@@ -139,18 +140,6 @@ class Hat(LanguageSystem):
         decoded = self._local(self.decoder, params["decoder"], inputs, batch.positions, written, causal=True)
         overflow = jnp.sum((ends > W) * batch.loss_mask)
         return self._readout(params, decoded, word_bytes), overflow
-
-    def _words(self, batch: Batch, is_end: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Returns three int32 [B, T]: the number of the word as the encoder reads it (bytes, then mark), as the
-        decoder writes it (word vector at the previous mark, then bytes), and the bytes written of it so far.
-        Number 0 is padding; a word never spans two segments."""
-        starts = starts_of_segments(batch.segment_ids)
-        inside = batch.segment_ids > 0
-        read = jnp.cumsum(starts | shift_right(is_end), axis=1, dtype=jnp.int32) * inside
-        written = jnp.cumsum(starts | is_end, axis=1, dtype=jnp.int32) * inside
-        at = jnp.arange(batch.ids.shape[1])
-        origin = jnp.where(is_end, at, jnp.where(starts, at - 1, -1))
-        return read, written, at - jax.lax.cummax(origin, axis=1)
 
     def _local(self, spec, params, x, positions, word, *, causal):
         attend = functools.partial(local_attention, segment_ids=word, block=self.block, causal=causal)

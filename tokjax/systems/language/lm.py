@@ -13,7 +13,10 @@ import jax.numpy as jnp
 
 from tokjax.core.registry import Paper, systems
 from tokjax.core.spec import check
-from tokjax.core.types import Batch, Params
+from tokjax.core.types import Aux, Batch, Params, Scores
+from tokjax.embed import Embedding, embedding
+from tokjax.embed.base import evaluation_key
+from tokjax.embed.lexinvariant import HUANG
 from tokjax.nn import layers
 from tokjax.nn.attention import attention
 from tokjax.nn.transformer import (
@@ -25,7 +28,8 @@ from tokjax.nn.transformer import (
     transformer_flops,
     transformer_step,
 )
-from tokjax.objectives.language import LanguageSystem
+from tokjax.objectives.chunked import score_in_chunks
+from tokjax.objectives.language import LanguageSystem, mean_loss, score_logits
 
 
 @systems.register(
@@ -43,57 +47,135 @@ from tokjax.objectives.language import LanguageSystem
 class Lm(LanguageSystem):
     """Decoder-only transformer over any tokenizer.
 
+    Where vectors are drawn, not learned, training draws them anew for every row and step; logits and generation take
+    evaluation draw 0, and scores are the mean over `draws` of them.
+
     Attributes:
       vocab_size: V, the tokenizer's ids and the end of document.
       backbone: shape of the stack.
-      tied: the output matrix is the embedding table.
+      tied: the output matrix is that of the embedding.
+      embedding: how ids become vectors, as in `table` or `mixture:p=0.2`; see `tokjax.embed`.
+      draws: evaluation draws that scores are averaged over.
+      readout_chunk: ids that are scored at once, to bound memory; 0 is all.
     """
 
     vocab_size: int
     backbone: TransformerSpec
     tied: bool = True
+    embedding: str = "table"
+    draws: int = 1
+    readout_chunk: int = 0
 
     def __post_init__(self):
         check(self.vocab_size >= 2, "vocab_size", self.vocab_size, "a model needs at least two symbols.")
+        check(self.draws >= 1, "draws", self.draws, "use at least 1.")
+        check(self.readout_chunk >= 0, "readout_chunk", self.readout_chunk, "use 0 for no chunks, or more.")
+        fix = "drawn vectors must be tied: an output matrix would know the ids."
+        check(self.tied or not self.embedder.drawn, "tied", self.tied, fix)
+
+    @functools.cached_property
+    def embedder(self) -> Embedding:
+        """The embedding that `embedding` names."""
+        return embedding(self.embedding, vocab_size=self.vocab_size, width=self.backbone.width)
 
     def declare(self) -> Any:
         """Declares the embedding, the stack and, when untied, the output matrix."""
-        width = self.backbone.width
-        tree = {
-            "embedding": layers.declare_embedding(self.vocab_size, width),
-            "backbone": declare_transformer(self.backbone),
-        }
+        tree = {"embedding": self.embedder.declare(), "backbone": declare_transformer(self.backbone)}
         if not self.tied:
-            tree["output"] = layers.declare_embedding(self.vocab_size, width)
+            tree["output"] = layers.declare_embedding(self.vocab_size, self.backbone.width)
         return tree
 
-    def _readout(self, params: Params, hidden: jax.Array) -> jax.Array:
-        return layers.readout(params["embedding" if self.tied else "output"], hidden, self.vocab_size)
+    def _readout(self, params: Params, hidden: jax.Array, key: jax.Array) -> jax.Array:
+        if self.tied:
+            return self.embedder.logits(params["embedding"], hidden, key)
+        return layers.readout(params["output"], hidden, self.vocab_size)
 
-    def logits(self, params: Params, batch: Batch) -> tuple[jax.Array, float]:
-        """Logits [B, T, V] of each target; nothing can overflow."""
-        x = layers.embed(params["embedding"], batch.ids, self.backbone.dtype)
+    def hidden(self, params: Params, batch: Batch, key: jax.Array) -> jax.Array:
+        """Returns what the stack makes of each position, [B, T, D].
+
+        Args:
+          params: arrays as declared.
+          batch: the rows.
+          key: of drawn vectors, one or [B]; others do not read it.
+        """
+        x = self.embedder.vectors(params["embedding"], batch.ids, batch.segment_ids, key)
         attend = functools.partial(
             attention, segment_ids=batch.segment_ids, causal=True, implementation=self.backbone.attention
         )
-        return self._readout(params, transformer(self.backbone, params["backbone"], x, batch.positions, attend)), 0.0
+        return transformer(self.backbone, params["backbone"], x, batch.positions, attend)
+
+    def logits(self, params: Params, batch: Batch) -> tuple[jax.Array, float]:
+        """Logits [B, T, V] of each target; nothing can overflow."""
+        key = evaluation_key(0)
+        return self._readout(params, self.hidden(params, batch, key), key), 0.0
+
+    def score(self, params: Params, batch: Batch) -> Scores:
+        """As `LanguageSystem.score`, the mean over `draws`; a target is correct where it is in most of them."""
+        drawn = [self.score_draw(params, batch, evaluation_key(draw)) for draw in range(self._draws)]
+        if len(drawn) == 1:
+            return drawn[0]
+        mean = jax.tree.map(lambda *values: sum(values) / len(values), *drawn)
+        return mean.replace(correct=(mean.correct > 0.5).astype(jnp.float32))
+
+    @property
+    def _draws(self) -> int:
+        return self.draws if self.embedder.drawn else 1
+
+    def score_draw(self, params: Params, batch: Batch, key: jax.Array) -> Scores:
+        """Scores of every target under the vectors of `key`, one or [B]."""
+        hidden = self.hidden(params, batch, key)
+        if not self.readout_chunk:
+            return score_logits(self._readout(params, hidden, key), batch)
+        if self.tied:
+            rows = functools.partial(self.embedder.rows, params["embedding"], key=key)
+        else:
+            rows = params["output"].__getitem__
+        return score_in_chunks(hidden, batch, rows, self.vocab_size, self.readout_chunk)
+
+    def loss(self, params: Params, state: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Params, Aux]]:
+        """Mean negative log likelihood per target, in nats, under new vectors for every row where they are drawn."""
+        if self.embedder.drawn:
+            key = jax.random.split(key, len(batch.ids))
+        return mean_loss(self.score_draw(params, batch, key), state, batch)
 
     def init_decode(self, params: Params, batch_size: int, slots: int) -> Any:
-        """An empty key-value cache."""
+        """An empty key-value cache, and the ids that the next vector may depend on."""
         del params
         return {
             "cache": init_cache(self.backbone, batch_size, slots),
             "positions": jnp.zeros(batch_size, jnp.int32),
+            "recent": jnp.zeros((batch_size, self.embedder.context), jnp.int32),
         }
 
     def decode(self, params: Params, state: Any, ids: jax.Array) -> tuple[jax.Array, Any]:
         """Feeds one symbol per row, int32 [B], through the cache."""
-        x = layers.embed(params["embedding"], ids[:, None], self.backbone.dtype)
-        hidden, cache = transformer_step(self.backbone, params["backbone"], x, state["positions"], state["cache"])
-        return self._readout(params, hidden)[:, 0], {"cache": cache, "positions": state["positions"] + 1}
+        key, positions = evaluation_key(0), state["positions"]
+        recent = jnp.concatenate([state["recent"], ids[:, None]], axis=1)
+        # Slots before the first symbol are another document's.
+        inside = positions[:, None] >= jnp.arange(recent.shape[1] - 1, -1, -1)
+        x = self.embedder.vectors(params["embedding"], recent, inside.astype(jnp.int32), key)[:, -1:]
+        hidden, cache = transformer_step(self.backbone, params["backbone"], x, positions, state["cache"])
+        return self._readout(params, hidden, key)[:, 0], {
+            "cache": cache,
+            "positions": positions + 1,
+            "recent": recent[:, 1:],
+        }
 
     def flops(self, batch_size: int, length: int) -> float:
         """Forward FLOPs of one [batch_size, length] batch."""
         spec = self.backbone
         readout = 2.0 * batch_size * length * self.vocab_size * spec.width
         return transformer_flops(spec, batch_size, length, attention_cost(spec, batch_size, length)) + readout
+
+
+@systems.register("lexinvariant", papers=(HUANG,))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lexinvariant(Lm):
+    """Decoder-only transformer that reads every sequence in an alphabet it has never seen."""
+
+    embedding: str = "lexinvariant"
+    draws: int = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.embedder.drawn, "embedding", self.embedding, "use 'lexinvariant' or a mixture with p above 0.")

@@ -1,0 +1,45 @@
+"""What the study of lexinvariance says of numbers, without training."""
+
+import pytest
+
+from tokjax.studies.lexinvariance import gap_by_position, verdict
+
+
+def rows(late_gap=0.5, recovered=0.99, unseen=0.9):
+    found = []
+    for seed in range(3):
+        wobble = 0.01 * seed
+        for text in ("prose", "code"):
+            for first, standard in ((1, 3.0), (2, 2.5), (256, 1.5)):
+                extra = {1: 3.0, 2: 2.0, 256: late_gap * (0.8 if text == "code" else 1.0)}[first] + wobble
+                for model, nats in (("standard", standard), ("lexinvariant", standard + extra)):
+                    found.append(
+                        {"part": "position", "text": text, "model": model, "seed": seed, "first": first, "nats": nats}
+                    )
+        found.append(
+            {"part": "cipher", "text": "prose", "seed": seed, "letter_key_accuracy": recovered, "by_frequency": 0.3}
+        )
+        for task in ("lookup", "permutation"):
+            for model, accuracy in (("lexinvariant", unseen), ("standard", 0.1)):
+                found.append({"part": "reasoning", "task": task, "model": model, "seed": seed, "symbols": "unseen",
+                              "accuracy": accuracy + wobble})  # fmt: skip
+    return found
+
+
+def test_the_gap_is_the_excess_of_perplexity():
+    gap = gap_by_position(rows(), "prose", 0)
+    assert list(gap) == [1, 2, 256]
+    assert gap[2] == pytest.approx(2.718281828**2 - 1)
+
+
+def test_claims_that_hold():
+    said = verdict(rows())
+    assert "prose: the gap in perplexity closes from" in said
+    assert said.count("not reproduced") == 0
+    assert "99.0%" in said
+
+
+def test_claims_that_do_not():
+    said = verdict(rows(late_gap=1.5, unseen=0.11))
+    assert "sooner on code reproduced" in said
+    assert said.count("not reproduced") == 4
