@@ -7,7 +7,12 @@ from tokjax.cli.options import Command, print_entries
 
 def add(command: Command) -> None:
     """Adds them to the command line."""
-    for name, text in (("systems", "models"), ("tokenizers", "tokenizers"), ("sources", "sources of text")):
+    for name, text in (
+        ("systems", "models"),
+        ("tokenizers", "tokenizers"),
+        ("embeddings", "embeddings"),
+        ("sources", "sources of text"),
+    ):
         command(name, _list, f"list the registered {text}", "tokjax.core.registry")
     command("papers", _papers, "list the papers whose systems are implemented", "tokjax.core.registry")
 
