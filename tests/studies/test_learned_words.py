@@ -1,5 +1,7 @@
 """The study of learned words: which group a word is in, how many fit a row, and a verdict that says what rows hold."""
 
+import dataclasses
+import functools
 import json
 
 import numpy as np
@@ -108,16 +110,21 @@ def test_an_unknown_role_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_study_runs_in_two_languages_and_goes_on(tmp_path, monkeypatch):
-    text = "\n\n".join(f"Слово номер {i}: всё идёт хорошо, и {i * i} дней подряд." * 5 for i in range(120))
-    (tmp_path / "text.txt").write_text(text)
-    sources = {"russian": f"file:{tmp_path}/text.txt?records=paragraphs"}
-    out = tmp_path / "out"
-    result = learned_words(scale="smoke", seeds=1, directory=out, progress=False, sources=sources)
-    assert {row["language"] for row in result.rows} == {"english", "russian"}
-    assert {row["system"] for row in result.rows} == {"bytes", "subwords", POOLED}
+    texts = {"english": "Word number {} is a word like any other.", "russian": "Слово номер {}: всё идёт хорошо."}
+    for language, text in texts.items():
+        (tmp_path / f"{language}.txt").write_text("\n\n".join(5 * text.format(i) for i in range(120)))
+    sources = {language: f"file:{tmp_path}/{language}.txt?records=paragraphs" for language in texts}
+    few = dataclasses.replace(module._SCALES["smoke"], systems=("bytes", POOLED))
+    monkeypatch.setitem(module._SCALES, "smoke", few)
+    study = functools.partial(
+        learned_words, scale="smoke", seeds=1, directory=tmp_path / "out", progress=False, sources=sources
+    )
+    result = study()
+    found = [(row["language"], row["system"]) for row in result.rows]
+    assert found == [(language, system) for language in texts for system in few.systems]
     for row in result.rows:
         assert 0 <= row["word_accuracy"] <= 1 and np.isfinite(row["bits_per_byte"]) and row["overflow"] < 0.05
         assert set(row["group_accuracy"]) == set(GROUPS)
-    assert json.loads((out / "result.json").read_text())["verdict"] == result.verdict
-    monkeypatch.setattr(module.run, "load_model", lambda *_: pytest.fail("scored again"))
-    assert learned_words(scale="smoke", seeds=1, directory=out, progress=False, sources=sources) == result
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["verdict"] == result.verdict
+    monkeypatch.setattr(module, "words_right", lambda *_: pytest.fail("scored again"))
+    assert study().rows == result.rows

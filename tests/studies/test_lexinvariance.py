@@ -1,8 +1,10 @@
-"""What the study of lexinvariance says of numbers, without training."""
+"""What the study of lexinvariance says of numbers, and that it runs."""
+
+import json
 
 import pytest
 
-from tokjax.studies.lexinvariance import gap_by_position, verdict
+from tokjax.studies.lexinvariance import gap_by_position, lexinvariance, verdict
 
 
 def rows(late_gap=0.5, recovered=0.99, unseen=0.9):
@@ -43,3 +45,19 @@ def test_claims_that_do_not():
     said = verdict(rows(late_gap=1.5, unseen=0.11))
     assert "sooner on code reproduced" in said
     assert said.count("not reproduced") == 4
+
+
+@pytest.mark.slow
+def test_it_runs_and_goes_on(tmp_path):
+    """Every part is measured, nothing is trained twice, and numbers are those of probabilities and shares."""
+    result = lexinvariance(scale="smoke", seeds=1, directory=tmp_path, progress=False)
+    parts = {row["part"] for row in result.rows}
+    assert parts == {"text", "position", "reference", "cipher", "reasoning", "gap"}
+    for row in result.rows:
+        assert all(0 <= value <= 1 for name, value in row.items() if "accuracy" in name or name == "by_frequency")
+        assert row.get("nats", 1.0) > 0
+    trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
+    assert len(trained) == 9
+    again = lexinvariance(scale="smoke", seeds=1, directory=tmp_path, progress=False)
+    assert again.rows == result.rows == json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")} == trained

@@ -55,6 +55,23 @@ class Deciphered:
     right: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decipherer:
+    """A probe that reads symbols.
+
+    Attributes:
+      probe: over those that it was fitted on.
+      symbols: int [C], the symbol of each of its classes.
+    """
+
+    probe: LinearProbe
+    symbols: np.ndarray
+
+    def read(self, states: np.ndarray) -> np.ndarray:
+        """Returns the symbol that each of `states` [N, D] most likely stands for, int [N]."""
+        return self.symbols[self.probe.predict(states)]
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _read(system: Reader, params: Params, ids: jax.Array, keys: jax.Array) -> jax.Array:
     return system.hidden(params, stream_batch(ids), keys)
@@ -76,7 +93,7 @@ def hidden_states(system: Reader, params: Params, texts: np.ndarray, key: jax.Ar
     return np.concatenate(parts)
 
 
-def fit_decipherer(system: Reader, params: Params, texts: np.ndarray, *, positions: int, seed: int) -> LinearProbe:
+def fit_decipherer(system: Reader, params: Params, texts: np.ndarray, *, positions: int, seed: int) -> Decipherer:
     """Fits a probe from hidden states to symbols, on `positions` random places in the second half of `texts` [rows, T].
 
     The first half of a text is where the model is still guessing.
@@ -84,11 +101,12 @@ def fit_decipherer(system: Reader, params: Params, texts: np.ndarray, *, positio
     key = named(jax.random.key(seed), "fit")
     states, half = hidden_states(system, params, texts, key)[:, texts.shape[1] // 2 :], texts[:, texts.shape[1] // 2 :]
     chosen = np.random.default_rng(seed).permutation(half.size)[:positions]
-    return fit_probe(states.reshape(-1, states.shape[-1])[chosen], half.ravel()[chosen], system.vocab_size)
+    symbols, labels = np.unique(half.ravel()[chosen], return_inverse=True)
+    return Decipherer(fit_probe(states.reshape(-1, states.shape[-1])[chosen], labels, len(symbols)), symbols)
 
 
 def decipher(
-    system: Reader, params: Params, probe: LinearProbe, texts: np.ndarray, alphabet: np.ndarray, *, seed: int
+    system: Reader, params: Params, decipherer: Decipherer, texts: np.ndarray, alphabet: np.ndarray, *, seed: int
 ) -> list[Deciphered]:
     """Ciphers each of `texts` int [rows, T] by a substitution of its own within `alphabet`, and reads it back."""
     generator = np.random.default_rng(seed)
@@ -99,7 +117,7 @@ def decipher(
     states = hidden_states(system, params, coded, named(jax.random.key(seed), "decipher"))
     found = []
     for plain, code, state in zip(texts, coded, states, strict=True):
-        guessed = probe.predict(state)
+        guessed = decipherer.read(state)
         key = {int(symbol): int(np.bincount(guessed[code == symbol]).argmax()) for symbol in np.unique(code)}
         found.append(Deciphered(plain, guessed, key, np.array([key[int(symbol)] for symbol in code]) == plain))
     return found

@@ -38,7 +38,6 @@ _MODELS = {"standard": "table", "lexinvariant": "lexinvariant", "mixture": "mixt
 _TASKS = {"lookup": Task("lookup", 8), "permutation": Task("permutation", 4)}
 _SYMBOLS = 64  # of the tasks; models are trained on the first half
 _LETTERS = np.arange(ord("a"), ord("z") + 1)
-_RESTAURANT_BYTES = 200_000  # of training text that the reference is fitted on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +52,7 @@ class _Scale:
       task_steps: of training on a task.
       texts: that are deciphered, and on which the probe is fitted.
       positions: that the probe is fitted on.
+      test_bytes: of test documents.
     """
 
     recipe: str
@@ -62,12 +62,13 @@ class _Scale:
     task_steps: int
     texts: int
     positions: int
+    test_bytes: int
 
 
 _SCALES = {
-    "smoke": _Scale("smoke", 128, 8, 40, 40, 8, 500),
-    "small": _Scale("smoke", 256, 16, 1500, 1500, 64, 8000),
-    "paper": _Scale("paper", 512, 256, 250_000, 20_000, 1000, 50_000),
+    "smoke": _Scale("smoke", 128, 8, 20, 20, 4, 300, 5_000),
+    "small": _Scale("smoke", 256, 16, 1500, 1500, 64, 8000, 100_000),
+    "paper": _Scale("paper", 512, 256, 250_000, 20_000, 1000, 50_000, 1_000_000),
 }
 
 
@@ -104,6 +105,7 @@ def _train(shape: _Scale, name: str, address: str, seed: int, workdir: Path, pro
     if name == "standard":
         config["system"] |= {"name": "lm", "draws": 1}
     config["data"] |= {"length": shape.length, "batch_size": shape.batch_size}
+    config["data"]["eval_bytes"] = shape.test_bytes
     config["train"] |= {"seed": seed, "steps": shape.steps, "eval_every": shape.steps, "checkpoint_every": shape.steps}
     model, interrupted = run.train_model(config, workdir, progress=progress)
     if interrupted:
@@ -113,7 +115,7 @@ def _train(shape: _Scale, name: str, address: str, seed: int, workdir: Path, pro
 
 def _measure(shape: _Scale, model: run.Model, source: Source, name: str, seed: int) -> Iterator[dict[str, Any]]:
     """Yields the cost by position of a model and of the reference, and what becomes of ciphers."""
-    documents = run.sample_documents(source.split("test"), 8 * _RESTAURANT_BYTES // 20)
+    documents = run.sample_documents(source.split("test"), shape.test_bytes)
     scored = model.score(documents)
     place = np.arange(len(scored.nll)) - np.searchsorted(scored.document, scored.document)
     last = np.append(scored.document[1:] != scored.document[:-1], True)
@@ -126,7 +128,7 @@ def _measure(shape: _Scale, model: run.Model, source: Source, name: str, seed: i
     if name != "lexinvariant":
         return
     vocab_size = model.system.vocab_size - 1
-    train = run.sample_documents(source.split("train"), _RESTAURANT_BYTES)
+    train = run.sample_documents(source.split("train"), 2 * shape.test_bytes)
     # Where a model's row is full it starts anew half a row back, so the reference reads as much.
     rule = fit_restaurant([model.fitted.encode(raw)[: shape.length] for raw in train], vocab_size)
     costs = [rule.nll(model.fitted.encode(raw)[: shape.length], vocab_size) for raw in documents]
@@ -164,10 +166,10 @@ def _ciphers(
     seen = _rows_of(model, train, length, shape.texts)
     counts = np.bincount(np.concatenate([model.fitted.encode(raw) for raw in train]), minlength=system.vocab_size)
     alphabet = np.flatnonzero(counts)
-    probe = fit_decipherer(system, model.params, seen, positions=shape.positions, seed=seed)
+    reader = fit_decipherer(system, model.params, seen, positions=shape.positions, seed=seed)
     texts = _rows_of(model, test, length, shape.texts)
     texts = texts[np.isin(texts, alphabet).all(axis=1)]
-    found = decipher(system, model.params, probe, texts, alphabet, seed=seed)
+    found = decipher(system, model.params, reader, texts, alphabet, seed=seed)
     frequencies = match_frequencies(texts, counts)
     late = slice(3 * length // 4, None)
     return {
