@@ -67,8 +67,8 @@ STUDIES = {
             ),
         ),
     ),
-    "learned_words": Study(
-        "learned_words.md",
+    "word_pooled": Study(
+        "word_pooled.md",
         (
             (
                 "model",
@@ -104,7 +104,7 @@ STUDIES = {
             ),
         ),
     ),
-    "hat_claims": Study(
+    "hat": Study(
         "hat.md",
         (
             (
@@ -133,8 +133,8 @@ STUDIES = {
             ),
         ),
     ),
-    "lexinvariance": Study(
-        "lexinvariance.md",
+    "lexinvariant": Study(
+        "lexinvariant.md",
         (
             ("text", {"text": "text", "model": "model"}, {"bits/byte": "bits_per_byte", "parameters": "parameters"}),
             (

@@ -23,11 +23,15 @@ def addresses(tmp_path_factory):
         (folder / f"{number:03}.txt").write_text(text)
     (folder / "all.txt.gz").write_bytes(gzip.compress("\n".join(texts).encode()))
     (folder / "all.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    for number, text in enumerate(texts):
+        page = f'<page xmlns="http://projectmallard.org/1.0/"><title>{text}</title></page>'
+        (folder / f"{number:03}.page").write_text(page)
     tokenize_source(f"jsonl:{folder}/all.jsonl", load_tokenizer("bytes"), folder / "tokenized", workers=1)
     return NEEDS_NO_DATA | {
         "file": f"file:{folder}/*.txt",
         "paragraphs": f"file:{folder}/all.txt.gz?records=paragraphs",
         "jsonl": f"jsonl:{folder}/all.jsonl",
+        "mallard": f"mallard:{folder}/*.page",
         "array_record": f"array_record:{_write_array_record(folder / 'all.array_record', texts)}",
         "tokenized": f"tokenized:{folder}/tokenized",
         "tfds": f"tfds:{_prepare_tfds(folder / 'tfds', texts)}",

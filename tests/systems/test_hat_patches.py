@@ -13,7 +13,7 @@ from tokjax.experiment.run import build_system
 from tokjax.generate.decoding import prefill
 from tokjax.nn.param import materialize
 from tokjax.objectives.language import stream_batch
-from tokjax.studies.hat_claims import PATCHES
+from tokjax.studies.hat import PATCHES
 from tokjax.text import fit_tokenizer
 from tokjax.text.words import END_OF_WORD
 

@@ -9,8 +9,8 @@ import pytest
 
 from tokjax.core.errors import SpecError
 from tokjax.measure.language import WORD_CAP
-from tokjax.studies import learned_words as module
-from tokjax.studies.learned_words import GROUPS, learned_words, symbols_per_word, verdict, word_groups
+from tokjax.studies import word_pooled as module
+from tokjax.studies.word_pooled import GROUPS, symbols_per_word, verdict, word_groups, word_pooled
 from tokjax.text.splitter import split
 from tokjax.text.unicode_tables import unicode_tables
 
@@ -105,7 +105,7 @@ def test_symbols_per_word_counts_marks_and_ends_of_documents():
 
 def test_an_unknown_role_is_refused(tmp_path):
     with pytest.raises(SpecError, match="no such role"):
-        learned_words(scale="smoke", seeds=1, directory=tmp_path, sources={"klingon": "pydocs"})
+        word_pooled(scale="smoke", seeds=1, directory=tmp_path, sources={"klingon": "pydocs"})
 
 
 @pytest.mark.slow
@@ -117,7 +117,7 @@ def test_the_study_runs_in_two_languages_and_goes_on(tmp_path, monkeypatch):
     few = dataclasses.replace(module._SCALES["smoke"], systems=("bytes", POOLED))
     monkeypatch.setitem(module._SCALES, "smoke", few)
     study = functools.partial(
-        learned_words, scale="smoke", seeds=1, directory=tmp_path / "out", progress=False, sources=sources
+        word_pooled, scale="smoke", seeds=1, directory=tmp_path / "out", progress=False, sources=sources
     )
     result = study()
     found = [(row["language"], row["system"]) for row in result.rows]

@@ -77,8 +77,8 @@ class _Language:
     source: Source
 
 
-@studies.register("hat_claims", papers=(HAT_PAPER,))
-def hat_claims(
+@studies.register("hat", papers=(HAT_PAPER,))
+def hat(
     *, scale: str, seeds: int, directory: Path, progress: bool = True, sources: Mapping[str, str] = MappingProxyType({})
 ) -> Result:
     """Words of bytes against subwords, bytes and patches at equal training FLOPs: noise, and another language.

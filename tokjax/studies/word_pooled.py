@@ -34,6 +34,8 @@ from tokjax.text.word_units import LEARN_YOUR_TOKENS
 _SOURCES = {"english": "pydocs", "russian": "", "chinese": ""}  # a role without an address is left out
 _CLAIMED = "pooled characters"  # the paper's main setting
 _BASELINES = ("bytes", "characters", "subwords")
+_SMOKE = ("bytes", "subwords", _CLAIMED)
+_CORE = (*_BASELINES, "whole words", _CLAIMED)
 _SYSTEMS = {
     "bytes": "bytes",
     "characters": "characters:{ids}",
@@ -61,7 +63,8 @@ class _Scale:
     Attributes:
       budget: of each model.
       recipe: variant of the models' recipes; small models learn more from a small budget.
-      systems: that are trained.
+      systems: that are trained on the first language.
+      elsewhere: those that are trained on the others too.
       ids: vocabulary of characters, subwords and whole words.
       context_bytes: that a model reads.
     """
@@ -69,27 +72,30 @@ class _Scale:
     budget: str
     recipe: str
     systems: tuple[str, ...]
+    elsewhere: tuple[str, ...]
     ids: int
     context_bytes: int
 
 
 _SCALES = {
-    "smoke": _Scale("3e10flops", "smoke", ("bytes", "subwords", _CLAIMED), 512, 128),
-    "small": _Scale("1e12flops", "smoke", tuple(_SYSTEMS), 2048, 512),
-    "paper": _Scale("1e19flops", "paper", tuple(_SYSTEMS), 32_768, 4096),
+    "smoke": _Scale("3e10flops", "smoke", _SMOKE, _SMOKE, 512, 128),
+    "small": _Scale("1e12flops", "smoke", tuple(_SYSTEMS), _CORE, 2048, 512),
+    "paper": _Scale("1e19flops", "paper", tuple(_SYSTEMS), _CORE, 32_768, 4096),
 }
 
 
-@studies.register("learned_words", papers=(LEARN_YOUR_TOKENS,))
-def learned_words(
+@studies.register("word_pooled", papers=(LEARN_YOUR_TOKENS,))
+def word_pooled(
     *, scale: str, seeds: int, directory: Path, progress: bool = True, sources: Mapping[str, str] = MappingProxyType({})
 ) -> Result:
     """Word-pooled models against bytes, characters, subwords, whole words and HAT at equal training FLOPs."""
     chosen = {role: address for role, address in choose_sources(sources, _SOURCES).items() if address}
     rows: list[dict[str, Any]] = []
     environment: dict[str, Any] = {}
+    shape = _SCALES[scale]
     for language, address in chosen.items():
-        found, environment = _language(_SCALES[scale], address, seeds, directory / language, progress)
+        systems = shape.elsewhere if rows else shape.systems
+        found, environment = _language(shape, systems, address, seeds, directory / language, progress)
         rows += [{"part": "model", "language": language, **row} for row in found]
     result = Result(rows=rows, verdict=verdict(rows), environment=environment)
     result.write(directory)
@@ -97,11 +103,11 @@ def learned_words(
 
 
 def _language(
-    shape: _Scale, address: str, seeds: int, directory: Path, progress: bool
+    shape: _Scale, systems: Sequence[str], address: str, seeds: int, directory: Path, progress: bool
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Returns the rows of one text, with accuracies by group of words, and the environment."""
     source = load_source(address)
-    names = dict(_contenders(shape, source, address))
+    names = dict(_contenders(shape, systems, source, address))
     spec = CompareSpec(
         source=address,
         systems=tuple(names),
@@ -121,13 +127,13 @@ def _language(
     return rows, results["environment"]
 
 
-def _contenders(shape: _Scale, source: Source, address: str) -> Iterator[tuple[str, str]]:
+def _contenders(shape: _Scale, systems: Sequence[str], source: Source, address: str) -> Iterator[tuple[str, str]]:
     """Yields the name of each contender for `compare`, and what the study calls it.
 
     How many words a row has slots for follows from the text, by one rule for every system that has such a cap.
     """
     sample = run.sample_documents(source.split("train"), _SAMPLE)
-    for system in shape.systems:
+    for system in systems:
         name = _SYSTEMS[system].format(ids=shape.ids)
         config = contender(name, source=address, scale=shape.recipe).config.to_dict()
         if "symbols_per_word" in config["system"]:

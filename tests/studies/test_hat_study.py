@@ -7,8 +7,8 @@ import pytest
 from tokjax.core.errors import SpecError
 from tokjax.data import load_source
 from tokjax.experiment import run
-from tokjax.studies import hat_claims as module
-from tokjax.studies.hat_claims import PATCHES, hat_claims, speed, verdict
+from tokjax.studies import hat as module
+from tokjax.studies.hat import PATCHES, hat, speed, verdict
 
 BPE = "bpe:2048"
 CURVES = {"hat": [[0.0, 6.0], [0.5, 3.0], [1.0, 2.0]], BPE: [[0.0, 6.0], [0.5, 4.0], [1.0, 3.0]]}
@@ -109,7 +109,7 @@ def test_speed_is_the_ratio_of_budgets(ours, theirs, expected):
 
 def test_an_unknown_role_is_refused(tmp_path):
     with pytest.raises(SpecError, match="Did you mean 'german'"):
-        hat_claims(scale="smoke", seeds=1, directory=tmp_path, sources={"germn": "pydocs"})
+        hat(scale="smoke", seeds=1, directory=tmp_path, sources={"germn": "pydocs"})
 
 
 @pytest.mark.slow
@@ -119,7 +119,7 @@ def test_the_study_runs_and_goes_on(tmp_path, monkeypatch):
     records = list(load_source("stdlib"))[:120]
     path.write_text("".join(json.dumps({"text": raw.decode()[:2000]}) + "\n" for raw in records))
     directory, sources = tmp_path / "study", {"other_script": f"jsonl:{path}"}
-    result = hat_claims(scale="smoke", seeds=1, directory=directory, progress=False, sources=sources)
+    result = hat(scale="smoke", seeds=1, directory=directory, progress=False, sources=sources)
     parts = [row["part"] for row in result.rows]
     assert [parts.count(part) for part in ("english", "noise", "adaptation")] == [4, 4 * 5, 2]
     for row in result.rows:
@@ -133,6 +133,6 @@ def test_the_study_runs_and_goes_on(tmp_path, monkeypatch):
     assert "german not measured" in result.verdict
     monkeypatch.setattr(module, "robustness", lambda *_: pytest.fail("scored again"))
     monkeypatch.setattr(run, "train_model", lambda *_, **__: pytest.fail("trained again"))
-    again = hat_claims(scale="smoke", seeds=1, directory=directory, progress=False, sources=sources)
+    again = hat(scale="smoke", seeds=1, directory=directory, progress=False, sources=sources)
     assert again.verdict == result.verdict
     assert json.loads((directory / "result.json").read_text())["verdict"] == result.verdict

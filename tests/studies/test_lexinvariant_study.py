@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tokjax.studies.lexinvariance import gap_by_position, lexinvariance, verdict
+from tokjax.studies.lexinvariant import gap_by_position, lexinvariant, verdict
 
 
 def rows(late_gap=0.5, recovered=0.99, unseen=0.9):
@@ -50,7 +50,7 @@ def test_claims_that_do_not():
 @pytest.mark.slow
 def test_it_runs_and_goes_on(tmp_path):
     """Every part is measured, nothing is trained twice, and numbers are those of probabilities and shares."""
-    result = lexinvariance(scale="smoke", seeds=1, directory=tmp_path, progress=False)
+    result = lexinvariant(scale="smoke", seeds=1, directory=tmp_path, progress=False)
     parts = {row["part"] for row in result.rows}
     assert parts == {"text", "position", "reference", "cipher", "reasoning", "gap"}
     for row in result.rows:
@@ -58,6 +58,6 @@ def test_it_runs_and_goes_on(tmp_path):
         assert row.get("nats", 1.0) > 0
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     assert len(trained) == 9
-    again = lexinvariance(scale="smoke", seeds=1, directory=tmp_path, progress=False)
+    again = lexinvariant(scale="smoke", seeds=1, directory=tmp_path, progress=False)
     assert again.rows == result.rows == json.loads((tmp_path / "result.json").read_text())["rows"]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")} == trained

@@ -72,8 +72,8 @@ _SCALES = {
 }
 
 
-@studies.register("lexinvariance", papers=(HUANG,))
-def lexinvariance(
+@studies.register("lexinvariant", papers=(HUANG,))
+def lexinvariant(
     *, scale: str, seeds: int, directory: Path, progress: bool = True, sources: Mapping[str, str] = MappingProxyType({})
 ) -> Result:
     """Lexinvariant models against standard ones: the gap by position, ciphers, in-context reasoning."""
