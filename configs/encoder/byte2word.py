@@ -14,8 +14,8 @@ from tokjax.configs.encoder._base import recipe
 def get_config(variant: str = "small") -> ConfigDict:
     """Returns the recipe at `smoke`, `small` or `paper` scale."""
     sizes = {
-        "smoke": {"byte_width": 24, "queries": 4},
-        "small": {"byte_width": 36, "queries": 8},
-        "paper": {"byte_width": 256, "queries": 10},
+        "smoke": "byte_width=24:queries=4",
+        "small": "byte_width=36:queries=8",
+        "paper": "byte_width=256:queries=10",
     }[variant]
-    return recipe(variant, {"name": "byte2word", "pooling": "latent_query", **sizes})
+    return recipe(variant, {"name": "byte2word", "embedding": f"pooled_bytes:kind=latent_query:{sizes}"})

@@ -6,8 +6,8 @@
 `small` has 0.8M parameters and trains in minutes on a CPU.
 
 `paper` is the 3M model of Lester et al. 2024, section 3.2: its widths, context, batch, steps and schedule. The trainer
-has AdamW rather than Adafactor and no z-loss, so the peak rate is our own; the stack has rotary positions and a gated
-MLP rather than Shaw's and ReLU, and so three matrices an MLP where the paper has two.
+has AdamW rather than Adafactor and no z-loss, so the peak rate is our own; the stack has rotary positions rather than
+Shaw's, and SiLU rather than ReLU in a gated MLP: with its three matrices, the paper's widths give the paper's counts.
 """
 
 from ml_collections import ConfigDict

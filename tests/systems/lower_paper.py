@@ -1,45 +1,61 @@
 """Lowers the training step of a recipe at `paper` scale for a mesh of 4 x 4 devices, and prints what it found as JSON.
 
-Nothing is allocated: shapes alone go through tracing and partitioning rules.
+No array of the model is allocated: shapes alone go through initialisation, tracing and partitioning rules.
 """
 
 import json
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from tokjax.core.registry import systems, tokenizers
+from tokjax.core.registry import tokenizers
 from tokjax.core.spec import build
-from tokjax.core.types import Batch
+from tokjax.core.types import System
+from tokjax.data.word_rows import document_rows
+from tokjax.data.words import word_stream
 from tokjax.experiment.config import load_config
-from tokjax.experiment.run import DataSpec
+from tokjax.experiment.encoder import build_encoder, is_encoder
+from tokjax.experiment.run import DataSpec, build_system
 from tokjax.nn.param import count
+from tokjax.objectives.language import stream_batch
+from tokjax.objectives.masked import MaskedWordSystem
 from tokjax.sharding import MeshSpec, make_mesh, sharding_of, use_mesh
+from tokjax.text import fit_tokenizer
 from tokjax.train import OptimizerSpec
 from tokjax.train.compile_cache import programs
 
 
-def lowered(name: str) -> dict[str, float]:
+def lowered(name: str) -> dict[str, Any]:
     config = load_config(f"{name}:paper").to_dict()
-    data, fields = build(DataSpec, config["data"]), dict(config["system"])
-    chosen = config["tokenizer"]
-    tokenizer = build(tokenizers[chosen.pop("name")], chosen)
-    size = getattr(tokenizer, "vocab_size", None) or tokenizer.size({})
-    system = build(systems[fields.pop("name")], {"vocab_size": size + 1, **fields})
+    fields = dict(config["tokenizer"])
+    chosen = fields.pop("name")
+    spec = build(tokenizers[chosen], fields)
+    fitted: Any = SimpleNamespace(name=chosen, spec=spec, size=getattr(spec, "vocab_size", None) or spec.size({}))
+    system = (build_encoder if is_encoder(config["system"]) else build_system)(config["system"], fitted)
     mesh = make_mesh(MeshSpec(data=1, fsdp=4, tensor=4))
+
+    def placed(x: Any) -> jax.ShapeDtypeStruct:
+        axes = ("batch", *[None] * (x.ndim - 1))
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding_of(axes, x.shape, mesh, name="batch"))
+
     with use_mesh(mesh):
         made = programs(system, build(OptimizerSpec, config["optimizer"]), mesh)
-        shape = (data.batch_size, data.length)
-        where = sharding_of(("batch", "length"), shape, mesh, name="batch")
-        array = lambda dtype: jax.ShapeDtypeStruct(shape, dtype, sharding=where)  # noqa: E731
-        batch = Batch(
-            ids=array(jnp.int32), targets=array(jnp.int32), loss_mask=array(jnp.float32),
-            segment_ids=array(jnp.int32), positions=array(jnp.int32), units=array(jnp.int32),
-        )  # fmt: skip
+        batch = jax.tree.map(placed, batch_of(system, build(DataSpec, config["data"])))
         key = jax.eval_shape(lambda: jax.random.key(0))
         text = made.step.lower(made.state, batch, key, jax.ShapeDtypeStruct((), jnp.float32)).as_text()
-    return {"parameters": count(system.declare()), "shardings": text.count("sharding")}
+    parameters = {part: count(declared) for part, declared in system.declare().items()}
+    return {"parameters": parameters, "shardings": text.count("sharding")}
+
+
+def batch_of(system: System, data: DataSpec) -> Any:
+    """A batch of the shapes that the recipe trains on."""
+    if isinstance(system, MaskedWordSystem):
+        words = word_stream([b"word"], fit_tokenizer("bytes", []), cap=system.cap)
+        return next(document_rows(words, system.row_shape(data.length), batch_size=data.batch_size))
+    return jax.eval_shape(stream_batch, jax.ShapeDtypeStruct((data.batch_size, data.length), jnp.int32))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokjax.core.errors import SpecError
+from tokjax.core.errors import SpecError, UserError
 from tokjax.core.registry import systems
 from tokjax.core.spec import build
 from tokjax.data.word_rows import MASK_BYTE, cut_rows, document_rows, eval_rows, train_rows
@@ -132,15 +132,14 @@ def _epoch_row(rows):
 
 def test_noise_in_a_byte_changes_one_word_of_the_input():
     """A byte of byte2word's input belongs to one word: the vectors of all others stay, to the last bit."""
-    from tokjax.embed.pooled_bytes import pooled_bytes
-
-    params = built(VARIANTS.index(("byte2word", {})))[1]["embedding"]
-    batch = next(document_rows(stream(), built(0)[0].row_shape(LENGTH), batch_size=2))
-    embed = jax.jit(pooled_bytes)
-    before = embed(params, batch.word_bytes, batch.lengths)
+    system, params = built(VARIANTS.index(("byte2word", {})))
+    batch = next(document_rows(stream(), system.row_shape(LENGTH), batch_size=2))
+    embed = jax.jit(system.embed)
+    before = np.asarray(embed(params, batch))
     noisy = np.array(batch.word_bytes)
     noisy[1, 3, 0] ^= 1
-    changed = np.any(np.asarray(before) != np.asarray(embed(params, noisy, batch.lengths)), axis=-1)
+    noisy[1, 4, batch.lengths[1, 4] :] = 7  # no byte of any word
+    changed = np.any(before != np.asarray(embed(params, batch.replace(word_bytes=noisy))), axis=-1)
     assert np.argwhere(changed).tolist() == [[1, 3]]
     words = [bytes(w[:n].tolist()) for w, n in zip(batch.word_bytes[0], batch.lengths[0], strict=True)]
     one, two = [i for i, word in enumerate(words) if word == b" the"][:2]
@@ -207,7 +206,7 @@ def _from_recipe(recipe):
 def test_paper_recipe_is_of_base_size():
     """12 layers of width 768 over 30,000 subwords; its embedding is stated in full: bytes, positions, queries, map."""
     system = _from_recipe(load_config("byte2word:paper").to_dict())
-    width, queries, cap = system.byte_width, system.queries, system.cap
+    width, queries, cap = system.embedder.byte_width, system.embedder.queries, system.cap
     assert (system.backbone.width, system.backbone.layers, system.vocab_size) == (768, 12, 30_000)
     assert system.embedding_parameters() == (264 + cap + queries) * width + queries * width * 768
     assert 0.08 < system.embedding_parameters() / (30_000 * 768) < 0.10
@@ -237,11 +236,18 @@ def test_training_learns_and_loads(tmp_path):
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"mask_rate": 1.0}, "mask_rate"), ({"queries": 0}, "queries"), ({"pooling": "max"}, "pooling")],
+    [
+        ({"mask_rate": 1.0}, "mask_rate"),
+        ({"embedding": "pooled_bytes:queries=0"}, "queries"),
+        ({"embedding": "pooled_bytes:kind=max"}, "kind.*'latent_query'"),
+        ({"embedding": "mixture:p=0.5"}, "reads ids, and this model reads words: use 'pooled_bytes'"),
+        ({"cap": 24}, "reads words of up to 20 bytes"),
+        ({"embedding": "pooled_words"}, "'pooled_bytes'"),
+    ],
 )
 def test_impossible_fields(fields, message):
     config = load_config("byte2word:smoke").to_dict()["system"] | fields
-    with pytest.raises(SpecError, match=message):
+    with pytest.raises(UserError, match=message):
         build_encoder(config, fitted())
     with pytest.raises(SpecError, match="no encoder"):
         build_encoder({"name": "lm"}, fitted())

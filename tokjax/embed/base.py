@@ -1,6 +1,6 @@
-"""The one signature of embeddings: (ids, params, key) -> vectors, and (vectors, params, key) -> logits.
+"""The one signature of embeddings: (ids, params, key) -> vectors, and (vectors, params, key) -> logits of ids.
 
-Letters: `B` batch, `T` tokens, `D` width, `V` vocabulary, `N` ids.
+Letters: `B` batch, `T` tokens, `L` bytes in a word, `D` width, `V` vocabulary, `N` ids.
 """
 
 import abc
@@ -20,7 +20,7 @@ from tokjax.nn import layers
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Embedding(abc.ABC):
-    """Base of embedding specs. The last id is the end of a document.
+    """Base of embedding specs. The last id is the end of a document; words of bytes have no such id.
 
     A key, where vectors are drawn and not learned, is one for all rows of a batch, or [B], one for each.
 
@@ -49,6 +49,11 @@ class Embedding(abc.ABC):
         """Ids before it that the vector of an id depends on."""
         return 0
 
+    @property
+    def cap(self) -> int:
+        """Bytes of the longest word, where ids are the bytes of words, which have no logits; 0 where they are not."""
+        return 0
+
     @abc.abstractmethod
     def declare(self) -> Any:
         """Returns the declarations of what is learned."""
@@ -61,11 +66,11 @@ class Embedding(abc.ABC):
         """
 
     def vectors(self, params: Params, ids: jax.Array, segment_ids: jax.Array, key: jax.Array) -> jax.Array:
-        """Returns what the model reads in place of `ids` int32 [B, T]: float32 [B, T, D] of unit variance.
+        """Returns what the model reads in place of `ids`: float32 [B, T, D] of about unit variance.
 
         Args:
           params: arrays as declared.
-          ids: int32 [B, T].
+          ids: int32 [B, T]; [B, T, L] where they are the bytes of words.
           segment_ids: int32 [B, T], which document each position belongs to; no vector depends on another one's ids.
           key: one, or [B].
         """
@@ -77,6 +82,11 @@ class Embedding(abc.ABC):
         """Returns float32 logits [B, T, V] of `hidden` [B, T, D]."""
         rows = self.rows(params, jnp.arange(self.vocab_size, dtype=jnp.int32), key)
         return scores(hidden, rows)
+
+    def flops(self, count: int) -> float:
+        """Returns the forward FLOPs of the matrix products that make `count` vectors; a look-up has none."""
+        del count
+        return 0.0
 
 
 def scores(hidden: jax.Array, rows: jax.Array) -> jax.Array:
@@ -92,7 +102,7 @@ def evaluation_key(draw: int) -> jax.Array:
 
 
 def embedding(text: str, *, vocab_size: int, width: int) -> Embedding:
-    """Returns the embedding `NAME` or `NAME:field=value:...`, as in `mixture:p=0.2`.
+    """Returns the embedding `NAME` or `NAME:field=value:...`, as in `mixture:p=0.2` or `pooled_bytes:kind=mean`.
 
     Raises:
       UnknownNameError, SpecError: no such embedding, no such field, or an impossible value.

@@ -5,108 +5,110 @@ and what they read is laid side by side and mapped linearly to the width of the 
 and nothing nonlinear follows the weighted sum, key and value matrices would only multiply into the queries and the last
 map; there are none. In `attention` the queries are linear in the mean of the word's bytes.
 
-Letters: `L` bytes in a word, `D` width, `H` queries, `K` byte width.
+Letters: `B` batch, `T` words, `L` bytes in a word, `D` width, `H` queries, `K` byte width.
 """
 
+import dataclasses
 import math
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 
-from tokjax.core.errors import SpecError, nearest
+from tokjax.core.errors import SpecError
+from tokjax.core.registry import Paper, embeddings
+from tokjax.core.spec import check
+from tokjax.core.types import Params
+from tokjax.embed.base import Embedding
 from tokjax.nn import layers
 from tokjax.nn.param import Param, fan_in, normal
 
+LEE = Paper(
+    title="Word-Level Representation From Bytes For Language Modeling",
+    authors="Lee, Guo, Qiu",
+    year=2022,
+    url="https://arxiv.org/abs/2211.12677",
+)
+PAD = -1  # in place of a byte that a word does not have
 Kind = Literal["latent_query", "attention", "mean"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _MASKED = -1e30  # the score of a byte that is no part of the word
 
 
-def declare_pooled_bytes(
-    *, symbols: int, byte_width: int, cap: int, width: int, queries: int = 8, kind: Kind = "latent_query"
-) -> dict[str, Any]:
-    """Declares the byte table, the positions in a word, the queries and the map to the model's width.
+@embeddings.register("pooled_bytes", papers=(LEE,))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PooledBytes(Embedding):
+    """One vector for a word, made of its bytes; for models that read words.
 
-    Args:
-      symbols: bytes and special symbols; the table has a multiple of `layers.ROWS` rows.
+    `ids` are int32 [B, T, L], the bytes of each word and then `PAD`. A vector is a function of its word alone, zero for
+    a word without bytes.
+
+    Attributes:
+      vocab_size: bytes and special symbols.
+      kind: how bytes are pooled.
       byte_width: K.
-      cap: L, bytes of the longest word.
-      width: D.
       queries: H; the mean has none, and one vector to map.
-      kind: how bytes are pooled.
-
-    Raises:
-      SpecError: an unknown kind.
+      cap: the most that L may be.
     """
-    _check_kind(kind)
-    pooled = 1 if kind == "mean" else queries
-    tree = {
-        "bytes": layers.declare_embedding(symbols, byte_width),
-        "positions": Param((cap, byte_width), (None, "embed"), normal(1.0), decay=False),
-        "to_word": Param((pooled, byte_width, width), (None, "embed", "mlp"), fan_in(pooled * byte_width)),
-    }
-    if kind == "latent_query":
-        tree["queries"] = Param((queries, byte_width), (None, "embed"), normal(1.0), decay=False)
-    elif kind == "attention":
-        tree["queries"] = Param((byte_width, queries, byte_width), ("embed", None, "mlp"), fan_in(byte_width))
-    return tree
 
+    kind: Kind = "latent_query"
+    byte_width: int = 64
+    queries: int = 8
+    cap: int = 20
 
-def pooled_bytes(
-    params: Any, word_bytes: jax.Array, lengths: jax.Array, kind: Kind = "latent_query", dtype: str = "float32"
-) -> jax.Array:
-    """Returns the vector of each word, [..., D]: a function of its own bytes alone, zero for a word without bytes.
+    def __post_init__(self):
+        super().__post_init__()
+        check(self.kind in KINDS, "kind", self.kind, f"use one of {', '.join(KINDS)}.")
+        for field in ("byte_width", "queries", "cap"):
+            check(getattr(self, field) >= 1, field, getattr(self, field), "must be at least 1.")
 
-    Args:
-      params: arrays as declared by `declare_pooled_bytes` with the same kind.
-      word_bytes: int32 [..., L], byte or special symbol; what follows a word's length has no influence.
-      lengths: int32 [...].
-      kind: how bytes are pooled.
-      dtype: of the result; softmax is in float32.
+    @property
+    def _pooled(self) -> int:
+        """Vectors of a word that the last map reads."""
+        return 1 if self.kind == "mean" else self.queries
 
-    Raises:
-      SpecError: an unknown kind, or more bytes than there are positions.
-    """
-    _check_kind(kind)
-    L, cap = word_bytes.shape[-1], len(params["positions"])
-    if cap < L:
-        raise SpecError(f"word_bytes: words of {L} bytes, but positions for {cap}; cut words at {cap} bytes.")
-    inside = jnp.arange(L) < lengths[..., None]
-    x = layers.embed(params["bytes"], word_bytes, dtype) + params["positions"][:L].astype(dtype)
-    mean = inside / jnp.maximum(lengths, 1)[..., None]
-    if kind == "mean":
-        weights = mean[..., None, :].astype(dtype)
-    else:
-        weights = _attention(_queries(params["queries"], x, mean, kind), x, inside)
-    read = jnp.einsum("...hl,...lk->...hk", weights, x)
-    return layers.project(read, params["to_word"], inputs=2)
+    def declare(self) -> Any:
+        K = self.byte_width
+        tree = {
+            "bytes": layers.declare_embedding(self.vocab_size, K),
+            "positions": Param((self.cap, K), (None, "embed"), normal(1.0), decay=False),
+            "to_word": Param((self._pooled, K, self.width), (None, "embed", "mlp"), fan_in(self._pooled * K)),
+        }
+        if self.kind == "latent_query":
+            tree["queries"] = Param((self.queries, K), (None, "embed"), normal(1.0), decay=False)
+        elif self.kind == "attention":
+            tree["queries"] = Param((K, self.queries, K), ("embed", None, "mlp"), fan_in(K))
+        return tree
 
+    def rows(self, params: Params, ids: jax.Array, key: jax.Array) -> jax.Array:
+        raise SpecError("pooled_bytes: words are no ids to score; give the model an output table, as byte2word has.")
 
-def pooled_bytes_flops(
-    words: int, *, byte_width: int, cap: int, width: int, queries: int = 8, kind: Kind = "latent_query"
-) -> float:
-    """Returns the forward FLOPs of the matrix products for `words` words, padding included."""
-    pooled = 1 if kind == "mean" else queries
-    sums = 0 if kind == "mean" else cap  # scores of every byte
-    maps = pooled * byte_width**2 + cap * byte_width if kind == "attention" else 0
-    return 2.0 * words * (pooled * byte_width * (sums + cap + width) + maps)
+    def vectors(self, params: Params, ids: jax.Array, segment_ids: jax.Array, key: jax.Array) -> jax.Array:
+        del segment_ids, key
+        L = ids.shape[-1]
+        check(self.cap >= L, "cap", self.cap, f"a word has room for {L} bytes; cut words, or use cap={L}.")
+        inside = ids >= 0
+        x = layers.embed(params["bytes"], jnp.maximum(ids, 0)) + params["positions"][:L]
+        weights = inside[..., None, :] / jnp.maximum(jnp.sum(inside, axis=-1), 1)[..., None, None]  # the mean's
+        if self.kind == "latent_query":
+            weights = _attention(params["queries"], x, inside)
+        elif self.kind == "attention":
+            mean = jnp.einsum("...hl,...lk->...k", weights, x)
+            weights = _attention(layers.project(mean, params["queries"]), x, inside)
+        return layers.project(jnp.einsum("...hl,...lk->...hk", weights, x), params["to_word"], inputs=2)
 
-
-def _check_kind(kind: str) -> None:
-    if kind not in KINDS:
-        raise SpecError(f"kind: got {kind!r}.{nearest(kind, KINDS)}")
-
-
-def _queries(params: jax.Array, x: jax.Array, mean: jax.Array, kind: Kind) -> jax.Array:
-    """Queries [H, K], or [..., H, K] where they depend on the word."""
-    if kind == "latent_query":
-        return params.astype(x.dtype)
-    return layers.project(jnp.einsum("...l,...lk->...k", mean.astype(x.dtype), x), params)
+    def flops(self, count: int) -> float:
+        K = self.byte_width
+        total = self._pooled * K * (self.cap + self.width)  # what is read, and its map
+        if self.kind != "mean":
+            total += self.queries * K * self.cap  # scores
+        if self.kind == "attention":
+            total += K * self.cap + self.queries * K**2  # queries
+        return 2.0 * count * total
 
 
 def _attention(queries: jax.Array, x: jax.Array, inside: jax.Array) -> jax.Array:
     """Softmax over the bytes of the word, [..., H, L]; zero where no byte is inside."""
-    scores = jnp.einsum("...hk,...lk->...hl", queries, x, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("...hk,...lk->...hl", queries, x)
     scores = jnp.where(inside[..., None, :], scores / math.sqrt(x.shape[-1]), _MASKED)
-    return (jax.nn.softmax(scores, axis=-1) * inside[..., None, :]).astype(x.dtype)
+    return jax.nn.softmax(scores, axis=-1) * inside[..., None, :]

@@ -8,69 +8,65 @@ a learned vector for each.
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from tokjax.core.registry import Paper, systems
+from tokjax.core.registry import systems
 from tokjax.core.spec import check
 from tokjax.core.types import Params
 from tokjax.data.word_rows import SYMBOLS, WordBatch
-from tokjax.embed.pooled_bytes import declare_pooled_bytes, pooled_bytes, pooled_bytes_flops
+from tokjax.embed import Embedding, embedding
+from tokjax.embed.base import evaluation_key
+from tokjax.embed.pooled_bytes import LEE, PAD
 from tokjax.nn.attention import attention, attention_flops
 from tokjax.nn.packing import take_positions
 from tokjax.nn.transformer import declare_transformer, transformer, transformer_flops
 from tokjax.objectives.masked import MaskedWordSystem, declare_piece_head, head_flops, piece_logits
 
 
-@systems.register(
-    "byte2word",
-    papers=(
-        Paper(
-            title="Word-Level Representation From Bytes For Language Modeling",
-            authors="Lee, Guo, Qiu",
-            year=2022,
-            url="https://arxiv.org/abs/2211.12677",
-        ),
-    ),
-)
+@systems.register("byte2word", papers=(LEE,))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Byte2Word(MaskedWordSystem):
     """Masked encoder over words that reads bytes and predicts subwords.
 
     Attributes:
-      byte_width: channels of a byte.
-      queries: vectors that read each word.
-      pooling: how bytes become a word, as of `embed.pooled_bytes`.
+      embedding: how bytes become the vector of a word, as in `pooled_bytes:kind=mean`; see `tokjax.embed`.
     """
 
-    byte_width: int = 64
-    queries: int = 8
-    pooling: Literal["latent_query", "attention", "mean"] = "latent_query"
+    embedding: str = "pooled_bytes"
 
     def __post_init__(self):
         super().__post_init__()
-        check(self.byte_width >= 1, "byte_width", self.byte_width, "must be at least 1.")
-        check(self.queries >= 1, "queries", self.queries, "must be at least 1.")
+        cap = self.embedder.cap
+        check(cap > 0, "embedding", self.embedding, "it reads ids, and this model reads words: use 'pooled_bytes'.")
+        fix = f"{self.embedding} reads words of up to {cap} bytes: make its cap and that of the system the same."
+        check(cap == self.cap, "cap", self.cap, fix)
 
-    @property
-    def _embedding(self) -> dict[str, Any]:
-        sizes = {"byte_width": self.byte_width, "cap": self.cap, "width": self.backbone.width}
-        return {**sizes, "queries": self.queries, "kind": self.pooling}
+    @functools.cached_property
+    def embedder(self) -> Embedding:
+        """The embedding that `embedding` names."""
+        return embedding(self.embedding, vocab_size=SYMBOLS, width=self.backbone.width)
 
     def declare(self) -> Any:
-        """Declares the byte embedding, the stack, and a head with an output table of its own and an end of word."""
+        """Declares the embedding, the stack, and a head with an output table of its own and an end of word."""
         width = self.backbone.width
         return {
-            "embedding": declare_pooled_bytes(symbols=SYMBOLS, **self._embedding),
+            "embedding": self.embedder.declare(),
             "backbone": declare_transformer(self.backbone),
             "head": declare_piece_head(width, symbols=self.vocab_size + 1, places=self.target_pieces),
         }
 
+    def embed(self, params: Params, batch: WordBatch) -> jax.Array:
+        """Vectors [B, W, D] that the stack reads."""
+        inside = jnp.arange(batch.word_bytes.shape[-1]) < batch.lengths[..., None]
+        ids = jnp.where(inside, batch.word_bytes, PAD)
+        return self.embedder.vectors(params["embedding"], ids, batch.segment_ids, evaluation_key(0))
+
     def encode(self, params: Params, batch: WordBatch) -> tuple[jax.Array, jax.Array]:
         """States [B, W, D] of words."""
-        x = pooled_bytes(params["embedding"], batch.word_bytes, batch.lengths, self.pooling, self.backbone.dtype)
+        x = self.embed(params, batch)
         attend = functools.partial(
             attention, segment_ids=batch.segment_ids, causal=False, implementation=self.backbone.attention
         )
@@ -85,7 +81,7 @@ class Byte2Word(MaskedWordSystem):
 
     def flops(self, batch_size: int, length: int) -> float:
         """Forward FLOPs of one batch of `length` words per row."""
-        spec, words = self.backbone, batch_size * length
+        spec = self.backbone
         scores = attention_flops(batch_size, length, spec.heads, spec.head_dim)
-        total = pooled_bytes_flops(words, **self._embedding) + transformer_flops(spec, batch_size, length, scores)
+        total = self.embedder.flops(batch_size * length) + transformer_flops(spec, batch_size, length, scores)
         return total + head_flops(self.row_shape(length), batch_size, spec.width, self.vocab_size + 1, states=1)
