@@ -10,6 +10,7 @@ from tokjax.core.errors import SourceError, UnknownNameError
 from tokjax.core.types import Source
 from tokjax.data import SPLITS, describe, load_source
 from tokjax.data.documents import open_documents
+from tokjax.text import fit_tokenizer
 
 records = st.lists(st.binary(max_size=12), min_size=1, max_size=30).filter(any)
 
@@ -22,6 +23,16 @@ def test_duplicates_go_and_the_first_stays(raw):
     assert source.duplicates == len(raw) - len(source)
     assert source.size == sum(map(len, source))
     assert source[-1] == source[len(source) - 1]
+
+
+@pytest.mark.parametrize("tokenizer", ["characters", "bpe"])
+def test_a_list_in_memory_is_a_source_that_tokenizers_fit_to(tokenizer):
+    """They see the documents themselves, in order: the same tables as from the list."""
+    raw = [f"Größe {number} naïve ひ".encode() for number in range(40)]
+    source = open_documents("documents", raw)
+    assert len(source) == len(raw) and source.fingerprint == open_documents("others", list(source)).fingerprint
+    fitted = [fit_tokenizer(tokenizer, text, vocab_size=280) for text in (source, raw)]
+    assert fitted[0].hash == fitted[1].hash and fitted[0].size > 256
 
 
 @given(records, st.randoms())

@@ -17,11 +17,12 @@ from tokjax.nn.transformer import TransformerSpec
 from tokjax.objectives.language import stream_batch
 from tokjax.systems.language.hat import Hat
 from tokjax.systems.language.lm import Lm
+from tokjax.systems.language.word_pooled import WordPooled
 from tokjax.text import fit_tokenizer, lookahead
 from tokjax.text.splitter import split
 from tokjax.text.words import END_OF_WORD
 
-CAP, ROW, LIMIT = 10, 128, 20  # one bucket of cache slots for all prompts
+CAP, ROW, STEPS = 10, 128, 38  # one bucket of cache slots for all prompts
 GREEDY = SamplingSpec(temperature=0.0)
 WILD = SamplingSpec(temperature=1.5)
 PROMPTS = {
@@ -49,12 +50,13 @@ class Brief(Hat):
 
 @functools.cache
 def model(kind="hat"):
-    fitted = fit_tokenizer("words", [b"text"], cap=CAP)
+    fields = {"name": "word_units", "base": "bytes"} if kind == "word_pooled" else {"name": "words"}
+    fitted = fit_tokenizer(source=[b"text"], cap=CAP, **fields)
     stack = functools.partial(TransformerSpec, layers=1, heads=2)
     if kind != "lm":
         wide, local = stack(width=32), stack(width=16)
-        system = (Brief if kind == "brief" else Hat)(
-            backbone=wide, encoder=local, decoder=local, cap=CAP, symbols_per_word=1.0
+        system = {"hat": Hat, "brief": Brief, "word_pooled": WordPooled}[kind](
+            vocab_size=fitted.size + 1, backbone=wide, encoder=local, decoder=local, cap=CAP, symbols_per_word=1.0
         )
     else:
         system = Lm(vocab_size=fitted.size + 1, backbone=stack(width=32))
@@ -63,8 +65,8 @@ def model(kind="hat"):
     return system, jax.tree.map(lambda s: jnp.asarray(0.5 * rng.standard_normal(s.shape, np.float32)), shapes), fitted
 
 
-def written(prompt, *, seed=0, sampling=WILD, kind="hat", limit=LIMIT):
-    return list(write(*model(kind), prompt, jax.random.key(seed), limit=limit, sampling=sampling))
+def written(prompt, *, seed=0, sampling=WILD, kind="hat", steps=STEPS):
+    return list(write(*model(kind), prompt, jax.random.key(seed), steps=steps, sampling=sampling))
 
 
 @functools.cache
@@ -117,7 +119,7 @@ def test_it_is_the_encoding_of_its_text_and_costs_its_score(case, sampling):
 def test_only_whole_characters_are_written(case):
     for seed in range(3):
         characters = written(PROMPTS[case], seed=seed)
-        assert 1 <= len(characters) <= LIMIT
+        assert characters
         assert all(len(character.raw.decode()) == 1 for character in characters[:-1])
         assert len(characters[-1].raw.decode()) <= 1
 
@@ -161,7 +163,7 @@ def test_draws_of_the_first_symbols_follow_the_renormalised_model():
     """Frequencies of the first character over 200 seeds against exp(log_probability - log_possible)."""
     seen = {}
     for seed in range(200):
-        (character,) = written(b"The", seed=seed, sampling=SamplingSpec(), limit=1)
+        character = next(write(*model(), b"The", jax.random.key(seed), steps=STEPS, sampling=SamplingSpec()))
         probability = np.exp(character.log_probability - character.log_possible)
         count, _ = seen.get(character.symbols, (0, 0.0))
         seen[character.symbols] = count + 1, probability
@@ -171,8 +173,50 @@ def test_draws_of_the_first_symbols_follow_the_renormalised_model():
         assert abs(count - 200 * probability) < 4.5 * np.sqrt(200 * probability * (1 - probability))
 
 
-def test_any_model_over_words_writes():
-    assert_exact(b"The quick", written(b"The quick", kind="lm"), "lm")
+@pytest.mark.parametrize("kind", ["lm", "word_pooled"])
+@pytest.mark.parametrize("case", ["nothing", "a word", "inside a character"])
+def test_any_model_over_words_of_bytes_writes(kind, case):
+    assert_exact(PROMPTS[case], written(PROMPTS[case], kind=kind), kind)
+
+
+@pytest.mark.parametrize("case", ["nothing", "a word", "words and a space", "bytes that are no text", "half a flag"])
+def test_what_was_written_goes_on_alike_when_it_is_the_prompt(case):
+    """Noise belongs to the position: each prefix of whole characters continues as the whole did."""
+    whole = written(PROMPTS[case])
+    for count in (1, len(whole) // 2, len(whole) - 1):
+        begun = PROMPTS[case] + b"".join(character.raw for character in whole[:count])
+        rest = written(begun, steps=sum(len(character.symbols) for character in whole[count:]))
+        assert [(c.raw, c.symbols) for c in rest] == [(c.raw, c.symbols) for c in whole[count:]]
+
+
+@pytest.mark.parametrize("case", PROMPTS)
+def test_what_follows_the_prompt_is_told_apart_from_what_it_began(case):
+    """The bytes that are not given and the prompt are the text, which takes as many steps as it has new symbols."""
+    characters = written(PROMPTS[case])
+    text = PROMPTS[case] + b"".join(character.raw[character.given :] for character in characters)
+    assert text == whole_text(PROMPTS[case], characters)
+    assert not any(character.given for character in characters[1:])
+    drawn = sum(len(character.symbols) for character in characters)
+    if given := characters[0].given:
+        drawn -= given + (characters[0].symbols[0] == END_OF_WORD)
+    assert drawn <= STEPS
+    assert drawn > STEPS - 5 or not characters[-1].raw  # one more character, with its mark, has up to five symbols
+
+
+def test_fewer_steps_write_the_start_of_the_same_text():
+    """Not half a character at its end: where one has no room, it is left out."""
+    whole = written("naïv".encode()[:-2], seed=2)
+    for steps in range(1, 12):
+        fewer = written("naïv".encode()[:-2], seed=2, steps=steps)
+        assert fewer == whole[: len(fewer)]
+
+
+@pytest.mark.parametrize(
+    "sampling", [SamplingSpec(top_k=1), SamplingSpec(temperature=0.5, top_p=1e-6)], ids=["top-k", "top-p"]
+)
+def test_filters_keep_the_most_likely_of_what_is_possible(sampling):
+    for prompt in (b"", b"x" * CAP, "漢".encode()[:2]):
+        assert written(prompt, sampling=sampling) == written(prompt, sampling=GREEDY)
 
 
 def test_documents_end_where_their_text_does():
@@ -187,9 +231,10 @@ def test_documents_end_where_their_text_does():
     assert ended > len(PROMPTS)
 
 
-def test_other_tokenizers_and_limits_are_refused():
+def test_other_tokenizers_and_no_steps_are_refused():
     system, params, fitted = model()
-    with pytest.raises(SpecError, match="'patches'"):
-        write(system, params, fit_tokenizer("patches", []), b"", jax.random.key(0), limit=1)
-    with pytest.raises(SpecError, match="limit"):
-        write(system, params, fitted, b"", jax.random.key(0), limit=0)
+    for other in (fit_tokenizer("patches", []), fit_tokenizer("word_units", [b"x"], base="characters")):
+        with pytest.raises(SpecError, match=f"got '{other.name}'; only models over words of bytes"):
+            write(system, params, other, b"", jax.random.key(0), steps=1)
+    with pytest.raises(SpecError, match="steps"):
+        write(system, params, fitted, b"", jax.random.key(0), steps=0)

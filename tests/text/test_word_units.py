@@ -50,6 +50,7 @@ def test_over_bytes_the_ids_are_those_of_words(raw, cap):
     spec = WordUnits(base="bytes", cap=cap)
     np.testing.assert_array_equal(spec.encode(CLASSES, raw), Words(cap=cap).encode(CLASSES, raw))
     assert spec.size(CLASSES) == Words().size(CLASSES)
+    assert spec.word_cap == cap and WordUnits(base="characters", cap=cap).word_cap is None
 
 
 @every_base

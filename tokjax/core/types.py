@@ -73,6 +73,14 @@ class Tokenizer(abc.ABC):
     def size(self, tables: Tables) -> int:
         """Returns the number of ids, end of document not included."""
 
+    @property
+    def word_cap(self) -> int | None:
+        """Bytes of the longest word, if ids are the bytes of the splitter's words, each closed by id 256; else None.
+
+        Text over such ids can be generated character by character, as `generate.bytewise` does.
+        """
+        return None
+
     def safe_cut(self, tables: Tables, raw: bytes) -> int:
         """Returns a length n such that encode(raw[:n]) + encode(raw[n:] + more) == encode(raw + more) for every `more`.
 

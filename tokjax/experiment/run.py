@@ -21,6 +21,7 @@ from tokjax.core.types import Batch, Params, Source
 from tokjax.data import load_source
 from tokjax.data.tokenized import TokenizedDocuments
 from tokjax.data.windows import TokenStream, sample, token_stream, train_batch
+from tokjax.generate.bytewise import write
 from tokjax.generate.decoding import stream
 from tokjax.generate.sampling import SamplingSpec
 from tokjax.measure.language import Evaluation, ScoredText, evaluate, score_documents
@@ -104,16 +105,40 @@ class Model:
     def stream(
         self, prompt: str | bytes, *, steps: int = 200, seed: int = 0, sampling: SamplingSpec | None = None
     ) -> Iterator[bytes]:
-        """Yields the bytes that follow `prompt`, symbol by symbol, until the document ends or `steps` symbols."""
+        """Yields the bytes that follow `prompt` as they are drawn, until the document ends.
+
+        Over words of bytes, as of `words`, they come in whole characters, in words that are the splitter's, as
+        `generate.bytewise.write` draws them; from all other tokenizers symbol by symbol.
+
+        Args:
+          prompt: any text or bytes.
+          steps: symbols to draw at most, marks such as ends of words included; what they cut short gives no bytes.
+          seed: same seed, same text.
+          sampling: temperature, top-k and top-p; among the possible symbols where the splitter leaves only some.
+
+        Raises:
+          SpecError: steps below 1.
+        """
+        check(steps >= 1, "steps", steps, "draw at least one symbol.")
         raw = prompt.encode() if isinstance(prompt, str) else prompt
-        ids = self.fitted.encode(raw)
+        draw = self._stream_symbols if self.fitted.spec.word_cap is None else self._stream_characters
+        return draw(raw, steps, jax.random.key(seed), sampling)
+
+    def _stream_characters(
+        self, prompt: bytes, steps: int, key: jax.Array, sampling: SamplingSpec | None
+    ) -> Iterator[bytes]:
+        characters = write(self.system, self.params, self.fitted, prompt, key, steps=steps, sampling=sampling)
+        return (character.raw[character.given :] for character in characters if character.raw)
+
+    def _stream_symbols(
+        self, prompt: bytes, steps: int, key: jax.Array, sampling: SamplingSpec | None
+    ) -> Iterator[bytes]:
+        ids = self.fitted.encode(prompt)
         if self.fitted.spec.context_free and len(ids) and self.fitted.units(ids[-1:])[0] == 0:
             ids = ids[:-1]  # a closing mark: whether the last word goes on is for the model to say
         prompt_ids = [self.fitted.end_of_document, *ids.tolist()]
         pending = np.zeros(0, np.int64)
-        for symbol in stream(
-            self.system, self.params, prompt_ids, jax.random.key(seed), steps=steps, sampling=sampling
-        ):
+        for symbol in stream(self.system, self.params, prompt_ids, key, steps=steps, sampling=sampling):
             if symbol == self.fitted.end_of_document:
                 break
             pending = np.append(pending, symbol)

@@ -1,8 +1,9 @@
 """Byte-exact generation with a model over words: what is written is cut into words as the splitter cuts it.
 
-A model over the `words` tokenizer predicts bytes and ends of words, and left alone it may end a word where the splitter
-does not, or go on where it does. Such a stream encodes no text: the same text is scored along another stream. Here the
-splitter is run again after each character, and a symbol is drawn only if some text goes on that way:
+A model over words of bytes (`words`, or `word_units` of bytes) predicts bytes and ends of words, and left alone it may
+end a word where the splitter does not, or go on where it does. Such a stream encodes no text: the same text is scored
+along another stream. Here the splitter is run again after each character, and a symbol is drawn only if some text goes
+on that way:
 
 - the end of a word, where the next character may be one that starts a word, or where the document may end;
 - the first byte of a character, if some character that begins with it joins the open word (where no end of word was
@@ -55,12 +56,14 @@ class Character:
       log_probability: of the symbols, in nats, as the model says.
       log_possible: sum over the symbols of the logarithm of the mass of those that were possible, in nats. Where the
         prompt began the character, only its own bytes were possible.
+      given: how many of its first bytes are the last ones of the prompt.
     """
 
     raw: bytes
     symbols: tuple[int, ...]
     log_probability: float
     log_possible: float
+    given: int = 0
 
 
 def write(
@@ -70,10 +73,10 @@ def write(
     prompt: bytes,
     key: jax.Array,
     *,
-    limit: int,
+    steps: int,
     sampling: SamplingSpec | None = None,
 ) -> Iterator[Character]:
-    """Yields the characters after `prompt`, until the document ends (an item without bytes) or there are `limit`.
+    """Yields the characters after `prompt`, until the document ends (an item without bytes) or `steps` are drawn.
 
     The open word of the prompt may go on. Where the prompt ends inside a character, the first item is the whole of it,
     and whether it starts a word is drawn in proportion to what the model says of the bytes that are there, both ways.
@@ -81,53 +84,60 @@ def write(
     has a slot for each of its words.
 
     Args:
-      system: a model over `words`, such as `hat`.
+      system: a model over words of bytes, such as `hat`.
       params: its parameters.
       fitted: its tokenizer.
       prompt: any bytes.
       key: noise of symbol p is drawn from fold_in(key, p).
-      limit: characters at most.
+      steps: symbols to draw at most, ends of words included; a character that they would cut short is left out.
       sampling: temperature, top-k and top-p, among the possible symbols.
 
     Raises:
-      SpecError: another tokenizer than `words`, or a limit below 1.
+      SpecError: a tokenizer without a `word_cap`, or steps below 1.
     """
-    if fitted.name != "words":
-        raise SpecError(f"tokenizer.name: got {fitted.name!r}; only a model over 'words' writes by the splitter.")
-    check(limit >= 1, "limit", limit, "write at least one character.")
-    return _write(system, params, fitted, prompt, key, limit, sampling or SamplingSpec())
+    if fitted.spec.word_cap is None:
+        raise SpecError(
+            f"tokenizer: got {fitted.name!r}; only models over words of bytes write by the splitter: use 'words', or "
+            f"'word_units' with base 'bytes'."
+        )
+    check(steps >= 1, "steps", steps, "draw at least one symbol.")
+    return _write(system, params, fitted, fitted.spec.word_cap, prompt, key, steps, sampling or SamplingSpec())
 
 
 def _write(
     system: LanguageSystem,
     params: Params,
     fitted: Fitted,
+    cap: int,
     prompt: bytes,
     key: jax.Array,
-    limit: int,
+    steps: int,
     sampling: SamplingSpec,
 ) -> Iterator[Character]:
-    tables, cap = fitted.tables, fitted.spec.cap  # type: ignore[attr-defined]
+    tables = fitted.tables
     letters = lookahead.alphabet(tables)
     text = prompt[: len(prompt) - lookahead.held(letters, prompt)]
     held = prompt[len(text) :]
     words = lookahead.decided_lengths(text, cap, tables)
     may_end = np.array_equal(words, piece_lengths(text, cap, tables))
-    model = _Model.after(system, params, _open_stream(text, words), key, sampling, limit)
+    model = _Model.after(system, params, _open_stream(text, words), key, sampling, steps)
     open_word, segment = bool(text), text[last_segment_end(text) :]
-    for _ in range(limit):
+    while model.drawn < steps:
         starting = lookahead.starting_kinds(letters, segment, cap, tables)
         model = dataclasses.replace(model, symbols=(), log_probability=0.0, log_possible=0.0)
         if held:
             model = _read_held(model, letters, held, starting, open_word)
         else:
             model = _draw_first(model, letters, starting, open_word, may_end)
-        if model.symbols[-1] == END_OF_DOCUMENT:
-            yield model.character
+        ended = model.symbols[-1] == END_OF_DOCUMENT
+        if not ended:
+            starts = not open_word or model.symbols[0] == END_OF_WORD
+            model = _draw_rest(model, letters, starting if starts else ~starting)
+        if model.drawn > steps:
             return
-        starts = not open_word or model.symbols[0] == END_OF_WORD
-        model = _draw_rest(model, letters, starting if starts else ~starting)
-        yield model.character
+        yield dataclasses.replace(model.character, given=len(held))
+        if ended:
+            return
         segment += model.character.raw
         segment = segment[last_segment_end(segment) :]
         held, open_word, may_end = b"", True, True
@@ -149,6 +159,7 @@ class _Model:
       pick: (logits [1, V], position) -> the symbol drawn.
       state, logits: after the symbols read.
       position: how many they are.
+      drawn: how many of them were drawn.
       symbols, log_probability, log_possible: as of `Character`, since the last one.
     """
 
@@ -157,6 +168,7 @@ class _Model:
     state: Any
     logits: jax.Array
     position: int
+    drawn: int = 0
     symbols: tuple[int, ...] = ()
     log_probability: float = 0.0
     log_possible: float = 0.0
@@ -169,11 +181,12 @@ class _Model:
         symbols: Sequence[int],
         key: jax.Array,
         sampling: SamplingSpec,
-        limit: int,
+        steps: int,
     ) -> "_Model":
-        """Returns the model after `symbols`, with room for `limit` characters."""
-        most = len(symbols) + _SYMBOLS * (limit + 1)
-        init, advance, choose_id = _programs(system, sampling, -(-most // SLOTS) * SLOTS)
+        """Returns the model after `symbols`, with room for `steps` more and the characters at both ends of them."""
+        most = len(symbols) + steps + 2 * _SYMBOLS
+        init, advance = _programs(system, -(-most // SLOTS) * SLOTS)
+        choose_id = _chooser(sampling)
 
         def step(state: Any, symbol: int) -> tuple[jax.Array, Any]:
             return advance(params, state, jnp.array([symbol], jnp.int32))
@@ -215,13 +228,18 @@ class _Model:
     def draw(self, possible: np.ndarray) -> "_Model":
         """Returns the model after a symbol drawn among those that are `possible`, bool [V]."""
         symbol = self.pick(np.where(possible, self.logits, -np.inf), self.position)
-        return self.read(symbol, float(np.logaddexp.reduce(_log_softmax(self.logits)[possible])))
+        log_possible = float(np.logaddexp.reduce(_log_softmax(self.logits)[possible]))
+        return dataclasses.replace(self.read(symbol, log_possible), drawn=self.drawn + 1)
 
 
 @functools.lru_cache(maxsize=8)
-def _programs(system: LanguageSystem, sampling: SamplingSpec, slots: int) -> tuple[Any, Any, Any]:
-    init = jax.jit(lambda params: system.init_decode(params, 1, slots))
-    return init, jax.jit(system.decode), jax.jit(functools.partial(choose, sampling))
+def _programs(system: LanguageSystem, slots: int) -> tuple[Any, Any]:
+    return jax.jit(lambda params: system.init_decode(params, 1, slots)), jax.jit(system.decode)
+
+
+@functools.lru_cache(maxsize=8)
+def _chooser(sampling: SamplingSpec) -> Any:
+    return jax.jit(functools.partial(choose, sampling))
 
 
 def _log_softmax(logits: jax.Array) -> np.ndarray:

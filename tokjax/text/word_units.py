@@ -94,6 +94,10 @@ class WordUnits(Tokenizer):
         """Returns the id that closes a word."""
         return self._units.size(tables)
 
+    @property
+    def word_cap(self) -> int | None:
+        return self.cap if self.base == "bytes" else None
+
     def safe_cut(self, tables: Tables, raw: bytes) -> int:
         del tables
         return last_segment_end(raw)

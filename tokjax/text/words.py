@@ -59,6 +59,10 @@ class Words(Tokenizer):
         del tables
         return END_OF_WORD + 1
 
+    @property
+    def word_cap(self) -> int | None:
+        return self.cap
+
     def safe_cut(self, tables: Tables, raw: bytes) -> int:
         del tables
         return last_segment_end(raw)
@@ -84,6 +88,10 @@ class Patches(Words):
         del tables
         ends = [*range(self.cap, len(raw), self.cap), len(raw)] if raw else []
         return np.insert(np.frombuffer(raw, np.uint8).astype(np.int32), np.asarray(ends, np.int64), END_OF_WORD)
+
+    @property
+    def word_cap(self) -> None:
+        """No splitter cuts patches."""
 
     def safe_cut(self, tables: Tables, raw: bytes) -> int:
         del tables
