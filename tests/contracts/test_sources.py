@@ -11,7 +11,12 @@ from tokjax.data import SPLITS, load_source
 from tokjax.data.tokenized.write import tokenize_source
 from tokjax.text import load_tokenizer
 
-NEEDS_NO_DATA = {"pydocs": "pydocs", "stdlib": "stdlib", "joined": "joined:4096:pydocs"}
+NEEDS_NO_DATA = {
+    "pydocs": "pydocs",
+    "stdlib": "stdlib",
+    "joined": "joined:4096:pydocs",
+    "letters": "letters:joined:4096:pydocs",
+}
 
 
 @pytest.fixture(scope="module")

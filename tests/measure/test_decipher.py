@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tokjax.measure.decipher import decipher, fit_decipherer, key_accuracy, match_frequencies
+from tokjax.core.errors import SpecError
+from tokjax.measure.decipher import _best_key, decipher, fit_decipherer, key_accuracy, match_frequencies, stretches
 from tokjax.nn.param import materialize
 from tokjax.nn.transformer import TransformerSpec
 from tokjax.systems.language.lm import Lexinvariant
@@ -33,6 +34,14 @@ def texts(rows, seed):
     return np.stack([generator.permutation(np.repeat(SYMBOLS, COUNTS)) for _ in range(rows)])
 
 
+def test_texts_are_whole_stretches_of_documents():
+    documents = [np.arange(7), np.arange(2), np.arange(10, 16)]
+    assert stretches(documents, 3, 9).tolist() == [[0, 1, 2], [3, 4, 5], [10, 11, 12], [13, 14, 15]]
+    assert stretches(documents, 3, 2).tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(SpecError, match="length: got 8; no document has as many ids"):
+        stretches(documents, 8, 1)
+
+
 def test_states_that_tell_symbols_apart_give_the_whole_key():
     reader = fit_decipherer(Ranks(), {}, texts(9, 0), positions=400, seed=0)
     found = decipher(Ranks(), {}, reader, texts(5, 1), SYMBOLS, seed=1)
@@ -46,8 +55,20 @@ def test_states_that_tell_symbols_apart_give_the_whole_key():
 
 def test_frequency_alone_reads_a_text_of_typical_frequencies():
     counts = np.bincount(texts(3, 2).ravel(), minlength=60)
-    assert match_frequencies(texts(4, 3), counts).all()
-    assert not match_frequencies(np.full((1, 8), SYMBOLS[-1]), counts).any()  # a text of the rarest symbol alone
+    found = match_frequencies(texts(4, 3), counts)
+    assert key_accuracy(found) == 1.0
+    assert all((text.guessed == text.plain).all() for text in found)
+    rarest = match_frequencies(np.full((1, 8), SYMBOLS[-1]), counts)  # a text of the rarest symbol alone
+    assert key_accuracy(rarest) == 0.0
+    assert not rarest[0].right.any()
+
+
+def test_a_key_gives_no_symbol_twice():
+    """Two cipher symbols that look the same to the probe share its two best classes between them."""
+    evidence = np.log([[0.6, 0.3, 0.1], [0.5, 0.2, 0.3], [0.6, 0.1, 0.3]])
+    assert _best_key(evidence).tolist() == [1, 2, 0]  # 0.3 * 0.3 * 0.6, the greatest of all six products
+    more = np.log([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])  # more symbols than classes: one stays with its own best
+    assert _best_key(more).tolist() == [0, 1, 1]
 
 
 def test_key_accuracy_counts_each_symbol_once():

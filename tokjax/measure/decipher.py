@@ -10,7 +10,8 @@ Letters: `N` positions, `D` width, `V` vocabulary, `T` symbols of a text.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import jax
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tokjax.core.keys import named
+from tokjax.core.spec import check
 from tokjax.core.types import Batch, Params
 from tokjax.measure.probe import LinearProbe, fit_probe
 from tokjax.objectives.language import stream_batch
@@ -38,21 +40,32 @@ class Reader(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Deciphered:
     """What came of one ciphered text.
 
     Attributes:
       plain: int [T], the text before it was ciphered.
-      guessed: int [T], what the probe reads at each position.
-      key: cipher symbol -> the plain symbol that most of its positions are read as.
-      right: bool [T], whether `key` gives back each position.
+      coded: int [T], the text as it was read.
+      guessed: int [T], what was read at each position by itself.
+      key: cipher symbol -> plain symbol. No two have the same, as in any substitution: of all such keys the one that is
+        most probable if positions were read independently.
     """
 
     plain: np.ndarray
+    coded: np.ndarray
     guessed: np.ndarray
     key: dict[int, int]
-    right: np.ndarray
+
+    @functools.cached_property
+    def read(self) -> np.ndarray:
+        """int [T], what `key` makes of `coded`."""
+        return np.array([self.key[symbol] for symbol in self.coded.tolist()])
+
+    @property
+    def right(self) -> np.ndarray:
+        """bool [T], whether `key` gives back each position."""
+        return self.read == self.plain
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,9 +80,36 @@ class Decipherer:
     probe: LinearProbe
     symbols: np.ndarray
 
-    def read(self, states: np.ndarray) -> np.ndarray:
-        """Returns the symbol that each of `states` [N, D] most likely stands for, int [N]."""
-        return self.symbols[self.probe.predict(states)]
+    def read(self, states: np.ndarray, plain: np.ndarray, coded: np.ndarray) -> Deciphered:
+        """Reads `states` [T, D] of the text `coded` int [T], which is `plain` int [T] enciphered."""
+        log_p = self.probe.log_probabilities(states)
+        symbols, place = np.unique(coded, return_inverse=True)
+        evidence = np.zeros((len(symbols), len(self.symbols)))
+        np.add.at(evidence, place, log_p)
+        key = dict(zip(symbols.tolist(), self.symbols[_best_key(evidence)].tolist(), strict=True))
+        return Deciphered(plain, coded, self.symbols[np.argmax(log_p, axis=1)], key)
+
+
+def _best_key(evidence: np.ndarray) -> np.ndarray:
+    """Returns a class for each row of `evidence` [S, C], all different where C allows, that has the greatest sum."""
+    from scipy.optimize import linear_sum_assignment
+
+    found = np.argmax(evidence, axis=1)  # what rows beyond C keep
+    rows, classes = linear_sum_assignment(evidence, maximize=True)
+    found[rows] = classes
+    return found
+
+
+def stretches(encoded: Iterable[np.ndarray], length: int, count: int) -> np.ndarray:
+    """Cuts documents into texts of `length` ids, one after another in each; at most `count`, int [rows, length].
+
+    Raises:
+      SpecError: no document is as long.
+    """
+    cut = (ids[start : start + length] for ids in encoded for start in range(0, len(ids) - length + 1, length))
+    rows = list(itertools.islice(cut, count))
+    check(bool(rows), "length", length, "no document has as many ids; join short ones, as joined:4096:SOURCE does.")
+    return np.stack(rows)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -115,32 +155,23 @@ def decipher(
         cipher[alphabet] = generator.permutation(alphabet)
     coded = np.take_along_axis(ciphers, texts, axis=1)
     states = hidden_states(system, params, coded, named(jax.random.key(seed), "decipher"))
-    found = []
-    for plain, code, state in zip(texts, coded, states, strict=True):
-        guessed = decipherer.read(state)
-        key = {int(symbol): int(np.bincount(guessed[code == symbol]).argmax()) for symbol in np.unique(code)}
-        found.append(Deciphered(plain, guessed, key, np.array([key[int(symbol)] for symbol in code]) == plain))
-    return found
+    return [decipherer.read(state, plain, code) for plain, code, state in zip(texts, coded, states, strict=True)]
 
 
-def match_frequencies(texts: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def match_frequencies(texts: np.ndarray, counts: np.ndarray) -> list[Deciphered]:
     """Deciphers by frequency alone: the symbol of rank r in a text is the one of rank r in the language.
 
     Args:
-      texts: int [rows, T].
+      texts: int [rows, T], which no cipher makes any harder.
       counts: of each symbol in the language, [V].
-
-    Returns:
-      Bool [rows, T], which positions come out right.
     """
     ranked = np.argsort(-counts, kind="stable")
-    right = np.zeros(texts.shape, bool)
-    for row, text in enumerate(texts):
+    found = []
+    for text in texts:
         own = np.argsort(-np.bincount(text, minlength=len(counts)), kind="stable")
-        guess = np.empty(len(counts), np.int64)
-        guess[own] = ranked
-        right[row] = guess[text] == text
-    return right
+        key = dict(zip(own.tolist(), ranked.tolist(), strict=True))
+        found.append(Deciphered(text, text, np.array([key[symbol] for symbol in text.tolist()]), key))
+    return found
 
 
 def key_accuracy(found: Sequence[Deciphered], symbols: np.ndarray | None = None) -> float:

@@ -25,7 +25,13 @@ class LinearProbe:
 
     def predict(self, features: np.ndarray) -> np.ndarray:
         """Returns the most likely class of each of `features` [N, D], int64 [N]."""
-        return np.argmax(_with_constant((features - self.mean) / self.scale) @ self.weights, axis=1)
+        return np.argmax(self.log_probabilities(features), axis=1)
+
+    def log_probabilities(self, features: np.ndarray) -> np.ndarray:
+        """Returns the logarithm of the probability of each class for each of `features` [N, D], float64 [N, C]."""
+        from scipy.special import log_softmax
+
+        return log_softmax(_with_constant((features - self.mean) / self.scale) @ self.weights, axis=1)
 
     def accuracy(self, features: np.ndarray, labels: np.ndarray) -> float:
         """Returns the share of `features` [N, D] whose most likely class is the one in `labels` int [N]."""
