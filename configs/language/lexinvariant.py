@@ -2,6 +2,9 @@
 
     tokjax train --config lexinvariant:small --workdir runs/lexinvariant
 
+`small` reads letters and spaces only, so that it can be given ciphers. In both small variants heads start as copies of
+what they attend to; from random matrices such short runs learn little.
+
 `paper` is the 150M character model of Huang et al. 2023, section 4: 12 layers of 8 heads of 128 channels, an MLP of
 4096, rows of 512 characters, 250,000 steps. Its text is the Pile; give any TFDS set as --config.source=tfds:NAME. Its
 optimizer is Adafactor; ours is AdamW, and the learning rate our own. Ours has rotary positions and a gated MLP: three
@@ -16,15 +19,21 @@ from tokjax.configs.language._base import ACCELERATOR, recipe, stack
 def get_config(variant: str = "small") -> ConfigDict:
     """Returns the recipe at `smoke`, `small` or `paper` scale."""
     backbone = {
-        "smoke": stack(width=64, layers=2, heads=2),
-        "small": stack(width=128, layers=4, heads=4),
+        "smoke": stack(width=64, layers=2, heads=2, hidden=64, init="copying"),
+        "small": stack(width=128, layers=2, heads=4, hidden=128, init="copying"),
         "paper": stack(width=1024, layers=12, heads=8, hidden=2688, **ACCELERATOR),
     }[variant]
     config = recipe(
         variant,
-        tokenizer={"name": "characters", "vocab_size": 384},
+        tokenizer={"name": "alphabet", "vocab_size": 132},
         system={"name": "lexinvariant", "backbone": backbone},
     )
+    config.source = "joined:4096:pydocs"
+    if variant == "small":
+        config.optimizer.learning_rate = 5e-3
+        config.source = "letters:joined:4096:pydocs"
+        config.data.update(length=256, batch_size=16)
+        config.train.steps = 3000
     if variant == "paper":
         config.data.update(length=512)
         config.train.steps = 250_000

@@ -1,5 +1,6 @@
 """Embeddings: what every one promises, and the oracles of lexinvariance."""
 
+import dataclasses
 import functools
 
 import chex
@@ -10,10 +11,14 @@ import pytest
 
 from tokjax.core.errors import SpecError, UnknownNameError
 from tokjax.core.registry import embeddings
-from tokjax.embed import embedding
+from tokjax.embed import Embedding, embedding
 from tokjax.embed.base import evaluation_key
 from tokjax.embed.lexinvariant import draw
-from tokjax.nn.param import materialize
+from tokjax.embed.pooled_bytes import PAD
+from tokjax.experiment.config import load_config
+from tokjax.experiment.run import load_model, train_model
+from tokjax.nn import layers
+from tokjax.nn.param import Param, materialize
 from tokjax.nn.transformer import TransformerSpec
 from tokjax.objectives.language import stream_batch
 from tokjax.systems.language.lm import Lexinvariant, Lm
@@ -22,7 +27,11 @@ V, D = 40, 32
 BACKBONE = TransformerSpec(width=D, layers=2, heads=2)
 END = V - 1
 KEY = evaluation_key(3)
-every_embedding = pytest.mark.parametrize("name", list(embeddings))
+NAMES = [*embeddings, "pooled_bytes:kind=attention", "pooled_bytes:kind=mean"]
+every_embedding = pytest.mark.parametrize("name", NAMES)
+every_embedding_of_ids = pytest.mark.parametrize(
+    "name", [n for n in NAMES if not embedding(n, vocab_size=V, width=D).cap]
+)
 
 
 @functools.cache
@@ -38,40 +47,71 @@ def text_batch(seed=0, rows=3, length=24):
     return batch.replace(targets=jnp.roll(ids, -1, axis=1), loss_mask=jnp.ones(ids.shape), units=jnp.ones_like(ids))
 
 
+def vectors_of(name, ids, segment_ids, key=KEY, params=None):
+    """What `name` makes of `ids`, each of them spelled as a word of 1 to `cap` bytes where it reads words."""
+    spec, drawn = made(name)
+    if spec.cap:
+        place = jnp.arange(spec.cap)
+        ids = ids[..., None]
+        ids = jnp.where(place <= ids % spec.cap, (ids + 7 * place) % V, PAD)
+    return spec.vectors(drawn if params is None else params, ids, segment_ids, key)
+
+
 @every_embedding
-def test_vectors_have_unit_variance_and_rows_one_over_width(name):
-    spec, params = made(name)
+def test_vectors_have_about_unit_variance(name):
     batch = text_batch(rows=16)
-    vectors = spec.vectors(params, batch.ids, batch.segment_ids, KEY)
-    rows = spec.rows(params, jnp.arange(V), KEY)
+    vectors = vectors_of(name, batch.ids, batch.segment_ids)
     chex.assert_shape(vectors, (16, 24, D))
+    # A byte and its place have 2 together, the mean of many less.
+    low, high = (0.2, 2) if made(name)[0].cap else (0.7, 1.4)
+    assert low < jnp.var(vectors) < high
+
+
+@every_embedding_of_ids
+def test_rows_have_variance_one_over_width(name):
+    spec, params = made(name)
+    rows = spec.rows(params, jnp.arange(V), KEY)
     chex.assert_shape(rows, (V, D))
-    assert 0.7 < jnp.var(vectors) < 1.4
     assert 0.7 < D * jnp.var(rows) < 1.4
 
 
 @every_embedding
 def test_keys_of_rows_give_each_row_what_its_key_gives_all(name):
-    spec, params = made(name)
     batch, keys = text_batch(), jax.random.split(KEY, 3)
-    hidden = jax.random.normal(jax.random.key(5), (3, 24, D))
-    together = spec.vectors(params, batch.ids, batch.segment_ids, keys), spec.logits(params, hidden, keys)
+    together = vectors_of(name, batch.ids, batch.segment_ids, keys)
     for row in range(3):
         part = slice(row, row + 1)
-        vectors = spec.vectors(params, batch.ids[part], batch.segment_ids[part], keys[row])
-        np.testing.assert_array_equal(together[0][part], vectors)
-        np.testing.assert_allclose(together[1][part], spec.logits(params, hidden[part], keys[row]), atol=1e-5)
+        alone = vectors_of(name, batch.ids[part], batch.segment_ids[part], keys[row])
+        np.testing.assert_allclose(together[part], alone, atol=1e-6)  # products of other shapes
+
+
+@every_embedding_of_ids
+def test_keys_of_rows_give_each_row_the_logits_that_its_key_gives_all(name):
+    spec, params = made(name)
+    keys, hidden = jax.random.split(KEY, 3), jax.random.normal(jax.random.key(5), (3, 24, D))
+    together = spec.logits(params, hidden, keys)
+    for row in range(3):
+        alone = spec.logits(params, hidden[row : row + 1], keys[row])
+        np.testing.assert_allclose(together[row : row + 1], alone, atol=1e-5)
 
 
 @every_embedding
 def test_no_vector_depends_on_later_ids_or_on_another_document(name):
-    spec, params = made(name)
-    batch = text_batch()
+    ids = text_batch().ids
     segments = jnp.where(jnp.arange(24) < 10, 1, 2) * jnp.ones((3, 1), jnp.int32)
-    before = spec.vectors(params, batch.ids, segments, KEY)
-    after = spec.vectors(params, batch.ids.at[:, :10].set(5).at[:, 20:].set(6), segments, KEY)
+    before = vectors_of(name, ids, segments)
+    after = vectors_of(name, ids.at[:, :10].set(5).at[:, 20:].set(6), segments)
     np.testing.assert_array_equal(before[:, 10:20], after[:, 10:20])
     assert jnp.any(before[:, :10] != after[:, :10])
+
+
+@every_embedding
+def test_every_parameter_learns(name):
+    batch = text_batch()
+    loss = lambda params: jnp.sum(jnp.sin(vectors_of(name, batch.ids, batch.segment_ids, params=params)))  # noqa: E731
+    gradients = jax.grad(loss)(made(name)[1])
+    for path, gradient in jax.tree_util.tree_leaves_with_path(gradients):
+        assert jnp.isfinite(gradient).all() and jnp.any(gradient != 0), jax.tree_util.keystr(path)
 
 
 def test_mistakes_are_named():
@@ -89,7 +129,47 @@ def test_mistakes_are_named():
         Lm(vocab_size=V, backbone=BACKBONE, embedding="lexinvariant", tied=False)
     with pytest.raises(SpecError, match="mixture with p above 0"):
         Lexinvariant(vocab_size=V, backbone=BACKBONE, embedding="mixture:p=0")
-    assert {"table", "lexinvariant", "mixture", "ngram_hash"} <= set(embeddings)
+    for system in (Lm, Lexinvariant):
+        with pytest.raises(SpecError, match=r"reads words of bytes.* use 'table'.* byte2word"):
+            system(vocab_size=V, backbone=BACKBONE, embedding="pooled_bytes:kind=mean")
+    assert {"table", "lexinvariant", "mixture", "ngram_hash", "pooled_bytes"} <= set(embeddings)
+
+
+def test_a_new_embedding_is_one_class(tmp_path, monkeypatch):
+    """Registered, it trains, saves, scores and writes in an `lm`, with its fields and its cost, by name alone."""
+    monkeypatch.setattr(embeddings, "_entries", dict(embeddings._entries))
+
+    @embeddings.register("scaled")
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Scaled(Embedding):
+        """A learned vector for every id, read through a matrix."""
+
+        gain: float = 1.0
+
+        def declare(self):
+            square = Param((self.width, self.width), ("embed", "mlp"), lambda key, shape: jnp.eye(*shape))
+            return {"ids": layers.declare_embedding(self.vocab_size, self.width), "map": square}
+
+        def rows(self, params, ids, key):
+            return params["ids"][ids]
+
+        def vectors(self, params, ids, segment_ids, key):
+            return self.gain * super().vectors(params, ids, segment_ids, key) @ params["map"]
+
+        def flops(self, count):
+            return 2.0 * count * self.width**2
+
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"Paragraph {i} of the text says that {i * i} is a square." for i in range(200)))
+    config = load_config("m1:smoke")
+    config.source, config.system.embedding = f"file:{text}?records=paragraphs", "scaled:gain=0.5"
+    config.data.eval_bytes = 500
+    model, _ = train_model(config.to_dict(), tmp_path / "run", progress=False)
+    assert model.system.embedder.gain == 0.5
+    assert not jnp.array_equal(model.params["embedding"]["map"], jnp.eye(32))
+    assert model.system.flops(2, 8) - Lm(vocab_size=257, backbone=model.system.backbone).flops(2, 8) == 2 * 16 * 32**2
+    assert model.evaluate([b"Paragraph 7 of the text says that 49 is a square."]).bits_per_byte < 6
+    assert load_model(tmp_path / "run").sample("Para", steps=4)
 
 
 # Lexinvariance.
@@ -110,7 +190,9 @@ def as_table(params, key):
 
 
 def test_it_is_the_standard_model_with_the_drawn_table():
+    """But for the vector that all ids have in common."""
     (system, params), batch = lexinvariant(), text_batch()
+    params = {**params, "embedding": params["embedding"] | {"common": jnp.zeros(D)}}
     standard = Lm(vocab_size=V, backbone=BACKBONE)
     ours = jax.jit(system.score_draw)(params, batch, KEY).nll
     theirs = jax.jit(standard.nll)(as_table(params, KEY), batch)
@@ -272,7 +354,7 @@ def test_hashed_ngrams_tell_contexts_apart():
     assert used.max() < 4096
 
 
-@every_embedding
+@every_embedding_of_ids
 def test_generation_reads_what_training_reads(name):
     """Logits of the cache, symbol by symbol, are those of the whole row; also for vectors of several ids."""
     system = Lm(vocab_size=V, backbone=BACKBONE, embedding=name)

@@ -18,7 +18,7 @@ from tokjax.core.types import Params
 from tokjax.embed.base import Embedding
 from tokjax.embed.table import Table
 from tokjax.nn import layers
-from tokjax.nn.param import Param, fan_in
+from tokjax.nn.param import Param, fan_in, normal
 
 HUANG = Paper(
     title="Lexinvariant Language Models",
@@ -48,6 +48,10 @@ class Lexinvariant(Embedding):
     """A fresh random vector for every id in every sequence; only the end of a document keeps a learned one.
 
     A sequence is a row of a batch: documents of one row share their draw, and none sees another.
+
+    To what it reads, a model adds one learned vector that all ids have in common, which the paper does not mention.
+    It tells no id from another. Drawn vectors have no direction on average, so that without it no score of attention
+    could depend on distance alone, and no head could look at the position before.
     """
 
     @property
@@ -55,7 +59,13 @@ class Lexinvariant(Embedding):
         return True
 
     def declare(self) -> Any:
-        return {"end_of_document": Param((1, self.width), (None, "embed"), fan_in(self.width), decay=False)}
+        return {
+            "end_of_document": Param((1, self.width), (None, "embed"), fan_in(self.width), decay=False),
+            "common": Param((self.width,), ("embed",), normal(0.5), decay=False),
+        }
+
+    def vectors(self, params: Params, ids: jax.Array, segment_ids: jax.Array, key: jax.Array) -> jax.Array:
+        return super().vectors(params, ids, segment_ids, key) + params["common"]
 
     def rows(self, params: Params, ids: jax.Array, key: jax.Array) -> jax.Array:
         is_end = (ids == self.vocab_size - 1)[:, None]

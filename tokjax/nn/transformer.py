@@ -17,8 +17,11 @@ import jax.numpy as jnp
 from tokjax.core.spec import check
 from tokjax.nn import layers
 from tokjax.nn.attention import attention_flops, cached_attention, default_implementation
-from tokjax.nn.param import Param, fan_in, stack
+from tokjax.nn.param import Initializer, Param, fan_in, ones, stack
 from tokjax.sharding import constrain
+
+# Of `init="copying"`: what heads copy and how they match, the share of random matrices left, and the final norm.
+_COPYING, _MATCHING, _NOISE, _UNSURE = 3.0, 0.1, 0.2, 0.5
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
@@ -40,6 +43,9 @@ class TransformerSpec:
       remat: recompute each block in the backward pass instead of keeping its activations.
       attention: implementation for `nn.attention.attention`; None chooses by platform and shape.
       rope_theta: base of the rotary frequencies.
+      init: `random`, or `copying`: each head starts out as a copy of what it attends to, and attends to nearly all
+        alike; predictions start near uniform. For vectors without fixed directions, as drawn embeddings are: what is
+        to be learned of them is close to the identity, and random matrices would first have to be unlearned.
     """
 
     width: int
@@ -53,6 +59,7 @@ class TransformerSpec:
     remat: bool = False
     attention: str | None = None
     rope_theta: float = 10_000.0
+    init: Literal["random", "copying"] = "random"
 
     def __post_init__(self):
         for field in ("width", "layers", "heads"):
@@ -66,26 +73,49 @@ class TransformerSpec:
             object.__setattr__(self, "hidden", -(-8 * self.width // (3 * 32)) * 32)
         check(self.heads % self.kv_heads == 0, "kv_heads", self.kv_heads, f"must divide heads {self.heads}.")
         check(self.head_dim % 2 == 0, "head_dim", self.head_dim, "rotary positions need an even head width.")
+        check(self.init in ("random", "copying"), "init", self.init, "use 'random' or 'copying'.")
 
 
 def declare_block(spec: TransformerSpec) -> dict[str, Any]:
     """Declares one block: attention and MLP, each with its norm before it."""
     D, G, K = spec.width, spec.kv_heads, spec.head_dim
     group = spec.heads // G
+    read, write = fan_in(D), fan_in(spec.heads * K * 2 * spec.layers)
+    if spec.init == "copying":
+        read, write = _copying(spec, read, write)
     return {
         "attention_norm": layers.declare_rms_norm(D),
-        "query_key_value": Param((D, G, group + 2, K), ("embed", "kv_heads", None, "head_dim"), fan_in(D)),
-        "attention_out": Param(
-            (G, group, K, D), ("kv_heads", None, "head_dim", "embed"), fan_in(spec.heads * K * 2 * spec.layers)
-        ),
+        "query_key_value": Param((D, G, group + 2, K), ("embed", "kv_heads", None, "head_dim"), read),
+        "attention_out": Param((G, group, K, D), ("kv_heads", None, "head_dim", "embed"), write),
         "mlp_norm": layers.declare_rms_norm(D),
         "mlp": layers.declare_gated_mlp(D, spec.hidden, spec.layers),
     }
 
 
+def _copying(spec: TransformerSpec, read: Initializer, write: Initializer) -> tuple[Initializer, Initializer]:
+    """Initialisers of the fused and the output matrix: blocks of the identity, one a head, and a little noise.
+
+    After Trockman & Kolter 2023 (arXiv 2305.09828), who find such products of matrices in trained models.
+    """
+    D, G, K = spec.width, spec.kv_heads, spec.head_dim
+    group = spec.heads // G
+    gains = jnp.array([_MATCHING] * (group + 1) + [1.0])  # queries, key, value
+
+    def query_key_value(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return _NOISE * read(key, shape) + gains[:, None] * jnp.eye(D, G * K).reshape(D, G, 1, K)
+
+    def out(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        return _NOISE * write(key, shape) + _COPYING / group * jnp.eye(G * K, D).reshape(G, 1, K, D)
+
+    return query_key_value, out
+
+
 def declare_transformer(spec: TransformerSpec) -> dict[str, Any]:
     """Declares the stack: `layers` blocks with a leading "layers" dimension, and the final norm."""
-    return {"blocks": stack(declare_block(spec), spec.layers), "final_norm": layers.declare_rms_norm(spec.width)}
+    final = layers.declare_rms_norm(spec.width)
+    if spec.init == "copying":
+        final = dataclasses.replace(final, init=lambda key, shape: _UNSURE * ones(key, shape))
+    return {"blocks": stack(declare_block(spec), spec.layers), "final_norm": final}
 
 
 def project_heads(spec: TransformerSpec, params: Any, x: jax.Array, rotary: Any) -> tuple[jax.Array, ...]:

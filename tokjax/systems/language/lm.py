@@ -56,7 +56,7 @@ class Lm(LanguageSystem):
       tied: the output matrix is that of the embedding.
       embedding: how ids become vectors, as in `table` or `mixture:p=0.2`; see `tokjax.embed`.
       draws: evaluation draws that scores are averaged over.
-      readout_chunk: ids that are scored at once, to bound memory; 0 is all.
+      readout_chunk: most ids that are scored at once, to bound memory; 0 is all.
     """
 
     vocab_size: int
@@ -70,6 +70,8 @@ class Lm(LanguageSystem):
         check(self.vocab_size >= 2, "vocab_size", self.vocab_size, "a model needs at least two symbols.")
         check(self.draws >= 1, "draws", self.draws, "use at least 1.")
         check(self.readout_chunk >= 0, "readout_chunk", self.readout_chunk, "use 0 for no chunks, or more.")
+        fix = "it reads words of bytes, and this model reads ids: use 'table' or the like, or the system byte2word."
+        check(not self.embedder.cap, "embedding", self.embedding, fix)
         fix = "drawn vectors must be tied: an output matrix would know the ids."
         check(self.tied or not self.embedder.drawn, "tied", self.tied, fix)
 
@@ -124,7 +126,7 @@ class Lm(LanguageSystem):
     def score_draw(self, params: Params, batch: Batch, key: jax.Array) -> Scores:
         """Scores of every target under the vectors of `key`, one or [B]."""
         hidden = self.hidden(params, batch, key)
-        if not self.readout_chunk:
+        if not 0 < self.readout_chunk < self.vocab_size:
             return score_logits(self._readout(params, hidden, key), batch)
         if self.tied:
             rows = functools.partial(self.embedder.rows, params["embedding"], key=key)
@@ -163,9 +165,9 @@ class Lm(LanguageSystem):
 
     def flops(self, batch_size: int, length: int) -> float:
         """Forward FLOPs of one [batch_size, length] batch."""
-        spec = self.backbone
-        readout = 2.0 * batch_size * length * self.vocab_size * spec.width
-        return transformer_flops(spec, batch_size, length, attention_cost(spec, batch_size, length)) + readout
+        spec, tokens = self.backbone, batch_size * length
+        ends = self.embedder.flops(tokens) + 2.0 * tokens * self.vocab_size * spec.width
+        return transformer_flops(spec, batch_size, length, attention_cost(spec, batch_size, length)) + ends
 
 
 @systems.register("lexinvariant", papers=(HUANG,))
@@ -175,6 +177,7 @@ class Lexinvariant(Lm):
 
     embedding: str = "lexinvariant"
     draws: int = 2
+    readout_chunk: int = 4096
 
     def __post_init__(self):
         super().__post_init__()

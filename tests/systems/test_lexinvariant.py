@@ -1,0 +1,148 @@
+"""The lexinvariant system as it is trained: no vocabulary in its parameters, and names of ids that change nothing."""
+
+import functools
+import string
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tokjax.data.windows import token_stream, train_batch
+from tokjax.embed.base import evaluation_key
+from tokjax.embed.lexinvariant import Mixture, draw
+from tokjax.nn.param import count, materialize
+from tokjax.nn.transformer import TransformerSpec
+from tokjax.objectives.language import stream_batch
+from tokjax.systems.language.lm import Lexinvariant, Lm
+from tokjax.text import fit_tokenizer
+from tokjax.train import OptimizerSpec, make_transform
+from tokjax.train.state import initializer
+from tokjax.train.step import make_step
+
+V, D = 40, 32
+END = V - 1
+BACKBONE = TransformerSpec(width=D, layers=1, heads=2)
+KEY = jax.random.key(0)
+
+
+def text_batch(rows=3, length=24):
+    """Rows in which some ids come back and others never do."""
+    ids = jax.random.randint(jax.random.key(1), (rows, length), 0, END // 2).at[:, 0].set(END)
+    batch = stream_batch(ids)
+    return batch.replace(targets=jnp.roll(ids, -1, axis=1), loss_mask=jnp.ones(ids.shape), units=jnp.ones_like(ids))
+
+
+def trained(system, batches, steps, learning_rate=3e-2):
+    """Returns the parameters after so many steps, and the loss of each."""
+    optimizer = OptimizerSpec(learning_rate=learning_rate, warmup_steps=1)
+    transform = make_transform(optimizer, system)
+    state = jax.jit(initializer(system, transform, ema=False))(KEY)
+    step = jax.jit(make_step(system, transform, optimizer))
+    losses = []
+    for index in range(steps):
+        state, metrics = step(state, batches(index), KEY, jnp.float32(learning_rate))
+        losses.append(float(metrics.loss))
+    return state, np.array(losses)
+
+
+@functools.cache
+def lexinvariant():
+    system = Lexinvariant(vocab_size=V, backbone=BACKBONE)
+    return system, jax.tree.map(lambda p: 3 * p, materialize(system.declare(), KEY))
+
+
+def test_other_names_change_no_loss_in_expectation():
+    """E[loss(x)] == E[loss(pi(x))] over draws; under a single one they differ."""
+    system, params = lexinvariant()
+    batch = jax.tree.map(lambda x: x[:1].repeat(800, axis=0), text_batch())
+    names = jnp.append(jax.random.permutation(jax.random.key(9), END), END)
+    other = batch.replace(ids=names[batch.ids], targets=names[batch.targets])
+    score = jax.jit(system.score_draw)
+    keys = jax.random.split(jax.random.key(4), 800)
+    one, two = (np.asarray(score(params, each, keys).nll, np.float64).mean(axis=1) for each in (batch, other))
+    difference = one - two
+    assert abs(difference.mean()) < 4 * difference.std(ddof=1) / np.sqrt(len(difference))
+    assert difference.std() > 0.1
+
+
+def test_nothing_learned_is_of_the_size_of_the_vocabulary():
+    """No id has a parameter, so none has a gradient; what is learned is as much over 40 ids as over 131,072."""
+    small, large = (Lexinvariant(vocab_size=size, backbone=BACKBONE) for size in (V, 1 << 17))
+    assert count(small.declare()) == count(large.declare())
+    for leaf in jax.tree.leaves(jax.eval_shape(lambda key: materialize(large.declare(), key), KEY)):
+        assert max(leaf.shape) <= 4 * D
+
+
+def test_the_end_of_a_document_has_one_vector_and_every_other_id_another_in_each_draw():
+    system, params = lexinvariant()
+    keys = jax.random.split(KEY, 4)
+    rows = np.asarray(system.embedder.rows(params["embedding"], jnp.arange(V), keys))
+    ids, segments = jnp.arange(V)[None].repeat(4, axis=0), jnp.ones((4, V), jnp.int32)
+    read = np.asarray(system.embedder.vectors(params["embedding"], ids, segments, keys))
+    for vectors in (rows, read):
+        np.testing.assert_array_equal(vectors[:, END], vectors[:1, END].repeat(4, axis=0))
+        for one, other in ((0, 1), (2, 3)):
+            assert (vectors[one, :END] != vectors[other, :END]).any(axis=-1).all()
+    np.testing.assert_array_equal(rows[0, END], params["embedding"]["end_of_document"][0])
+
+
+def test_where_the_stack_says_nothing_an_id_costs_the_log_of_the_vocabulary():
+    """The bound that the first id of a text can only meet: without information, log V exactly. Ids outnumber D."""
+    assert V > D
+    system, params = lexinvariant()
+    silent = jax.tree.map(jnp.zeros_like, params["backbone"])
+    nll = system.score_draw({**params, "backbone": silent}, text_batch(), evaluation_key(0)).nll
+    np.testing.assert_allclose(nll, np.log(V), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("p", "pure"), [(0, "table"), (1, "lexinvariant")])
+def test_training_steps_at_the_ends_of_the_mixture_are_pure_bit_for_bit(p, pure):
+    """Two steps of the optimizer, losses and everything that a step carries on."""
+    ours, theirs = (Lm(vocab_size=V, backbone=BACKBONE, embedding=name) for name in (f"mixture:p={p}", pure))
+    (state, losses), (other, others) = (trained(system, lambda _: text_batch(), 2) for system in (ours, theirs))
+    chex.assert_trees_all_equal(state, other)
+    np.testing.assert_array_equal(losses, others)
+
+
+def test_the_mixture_itself_takes_every_row_from_one_side_at_its_ends():
+    """Not only by giving way to the pure embeddings: at p=0 all rows are learned, at p=1 all but the last are drawn."""
+    table = materialize(Mixture(vocab_size=V, width=D).declare(), KEY)
+    ids, keys = jnp.arange(V), jax.random.split(KEY, 3)
+    none, every = (Mixture(vocab_size=V, width=D, p=p).rows(table, ids, keys) for p in (0.0, 1.0))
+    np.testing.assert_array_equal(none, table[None, :V].repeat(3, axis=0))
+    np.testing.assert_array_equal(every[:, :END], draw(keys, ids[:END], D))
+    np.testing.assert_array_equal(every[:, END], table[None, END].repeat(3, axis=0))
+
+
+# Vocabularies of every size are trained on.
+
+
+def documents(words, alphabet):
+    """All words twice, in two orders, and texts that repeat a few of their own."""
+    generator = np.random.default_rng(0)
+    spelled = ["".join(letters) for letters in generator.choice(list(alphabet), (words, 6))]
+    own = generator.integers(0, words, (200, 3))
+    texts = [" ".join(spelled[i] for i in generator.choice(few, 100)) for few in own]
+    return [text.encode() for text in (" ".join(spelled), " ".join(spelled[::-1]), *texts)]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "size"),
+    [("characters", {"vocab_size": 384}, 256 + 24), ("bytes", {}, 256), ("bpe", {"vocab_size": 1 << 15}, 1 << 15)],
+)
+def test_it_trains_over_characters_bytes_and_subwords(name, fields, size):
+    """From a guess among all ids, each sequence teaches which of them it uses: the loss falls."""
+    large = size > 1 << 12
+    greek = "αβγδεζηθικλμνξοπρστυφχψω"
+    texts = documents(30_000 if large else 300, greek if name == "characters" else string.ascii_lowercase)
+    fitted = fit_tokenizer(name, texts, **fields)
+    assert fitted.size == size
+    system = Lexinvariant(vocab_size=size + 1, backbone=BACKBONE, readout_chunk=1 << 12 if large else 0)
+    text = token_stream(texts[2:], fitted)
+    batches = functools.partial(train_batch, text, seed=0, batch_size=4, length=64)
+    _, losses = trained(system, batches, 24 if large else 150)
+    assert np.isfinite(losses).all()
+    assert abs(losses[0] / np.log(size) - 1) < 0.2
+    assert losses[-8:].mean() < min(losses[:8].mean() - 0.2, np.log(size))
