@@ -2,20 +2,25 @@
 
 python docs/generate.py [--check]
 python docs/generate.py --demo DIR     take a finished comparison as the README's
-python docs/generate.py --study NAME DIR     take a finished study as its page's
+python docs/generate.py --study NAME DIR     take a finished study, judged anew, as its page's
 python docs/generate.py --pictures     draw the pictures that no stored result holds
 """
 
 import argparse
+import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tokjax import report
-from tokjax.report.papers import papers_markdown
+from tokjax.core.registry import studies
+from tokjax.report.papers import papers_markdown, stored_rows
+from tokjax.report.study import LEGEND, machine, markdown_claims, markdown_tables, measured
+from tokjax.studies import module_of
+from tokjax.studies.result import Result
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -23,149 +28,8 @@ IMAGES = ROOT / "docs" / "images"
 DEMO = RESULTS / "compare_demo.json"
 
 
-class Study(NamedTuple):
-    """How a study is shown.
-
-    Attributes:
-      page: in docs/.
-      tables: of each, the part of the rows, heading -> field of what tells lines apart, heading -> field of the rest.
-    """
-
-    page: str
-    tables: tuple[tuple[str, dict[str, str], dict[str, str]], ...]
-
-
-STUDIES = {
-    "equal_info": Study(
-        "compressed_text.md",
-        (
-            (
-                "ratio",
-                {"entropy model": "entropy", "setting": "setting"},
-                {
-                    "ids": "ids",
-                    "bytes per token": "bytes_per_token",
-                    "uniform bits/byte": "uniform_bits_per_byte",
-                    "unigram gain": "unigram_gain",
-                    "mis-decoded": "misdecoded",
-                },
-            ),
-            (
-                "model",
-                {"model over": "system"},
-                {
-                    "ids": "vocab_size",
-                    "bits/byte": "bits_per_byte",
-                    "bytes per token": "bytes_per_token",
-                    "steps": "steps",
-                },
-            ),
-            (
-                "place",
-                {"bits of the window before the token": "bits_before"},
-                {"accuracy": "accuracy", "bits per token": "bits_per_token"},
-            ),
-        ),
-    ),
-    "word_pooled": Study(
-        "word_pooled.md",
-        (
-            (
-                "model",
-                {"language": "language", "model over": "system"},
-                {
-                    "bits/byte": "bits_per_byte",
-                    "words right": "word_accuracy",
-                    "rare words right": "rare_accuracy",
-                    "steps": "steps",
-                    "parameters": "params",
-                },
-            ),
-        ),
-    ),
-    "byte2word": Study(
-        "byte2word.md",
-        (
-            (
-                "cost",
-                {"encoder": "system"},
-                {"parameters": "params", "of these in the embedding": "embedding_params", "steps": "steps"},
-            ),
-            (
-                "masked",
-                {"encoder": "system", "noise": "noise"},
-                {"bits per masked word": "bits_per_word", "words right": "word_accuracy"},
-            ),
-            ("probe", {"encoder": "system", "noise": "noise"}, {"accuracy": "accuracy", "majority": "majority"}),
-            (
-                "transfer",
-                {"encoder": "system", "start": "start"},
-                {"bits per masked word": "bits_per_word", "words right": "word_accuracy"},
-            ),
-        ),
-    ),
-    "hat": Study(
-        "hat.md",
-        (
-            (
-                "english",
-                {"system": "system"},
-                {"bits/byte": "bits_per_byte", "next words right": "next_word_accuracy", "steps": "steps"},
-            ),
-            (
-                "noise",
-                {"system": "system", "noise": "kind", "rate": "rate"},
-                {
-                    "bits/byte of the noised text": "noisy_bits_per_byte",
-                    "of clean text after it": "clean_bits_per_byte",
-                    "next words right after it": "next_word_accuracy",
-                },
-            ),
-            (
-                "adaptation",
-                {"language": "role", "system": "system"},
-                {
-                    "bits/byte before": "bits_before",
-                    "after": "bits_per_byte",
-                    "English before": "english_before",
-                    "English after": "english_after",
-                },
-            ),
-        ),
-    ),
-    "lexinvariant": Study(
-        "lexinvariant.md",
-        (
-            ("text", {"text": "text", "model": "model"}, {"bits/byte": "bits_per_byte", "parameters": "parameters"}),
-            (
-                "gap",
-                {"text": "text", "from symbol": "first"},
-                {
-                    "standard, nats": "standard",
-                    "lexinvariant, nats": "lexinvariant",
-                    "restaurant, nats": "reference",
-                    "gap": "gap",
-                },
-            ),
-            (
-                "cipher",
-                {"text": "text"},
-                {
-                    "symbols": "symbols",
-                    "key right": "key_accuracy",
-                    "keys of letters": "letter_key_accuracy",
-                    "text right": "text_accuracy",
-                    "by frequency": "by_frequency",
-                },
-            ),
-            (
-                "reasoning",
-                {"task": "task", "model": "model", "symbols": "symbols"},
-                {"accuracy": "accuracy", "guessing": "guessing"},
-            ),
-        ),
-    ),
-}
+def _stored(study: str) -> Path:
+    return RESULTS / f"study_{study}.json"
 
 
 def _fill(text: str, name: str, content: str) -> str:
@@ -235,55 +99,13 @@ def _benchmark_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _study(name: str) -> str:
-    """The verdict of a stored study, the ratios it measured and its models, or a line that says that there is none."""
-    path = RESULTS / f"study_{name}.json"
-    if not path.exists():
-        return "No result is stored yet.\n"
-    stored = json.loads(path.read_text())
-    where = stored["environment"]
-    text = "\n".join(f"- {sentence}" for sentence in stored["verdict"].rstrip(".").split("; "))
-    for part, keys, columns in STUDIES[name].tables:
-        groups = _rows_by(stored["rows"], part, tuple(keys.values()))
-        rows = [[*key, *_means(group, tuple(columns.values()))] for key, group in groups.items()]
-        text += "\n\n" + _table((*keys, *columns), rows).rstrip("\n")
-    text += "\n"
-    seeds = len({row["seed"] for row in stored["rows"]})
-    text += (
-        f"\nMeans of {seeds} seeds with 95% intervals; {where['cpus']} CPU cores, Python {where['python']}, jax "
-        f"{where['versions']['jax']}, {where['date']}; every row is in "
-        f"[`{path.name}`](../benchmarks/results/{path.name}).\n"
-    )
-    return text
-
-
-def _rows_by(rows: Iterable[dict[str, Any]], part: str, keys: Sequence[str]) -> dict[tuple[str, ...], list[dict]]:
-    """The rows of one part of a study, grouped by some of their fields."""
-    found: dict[tuple[str, ...], list[dict]] = {}
-    for row in rows:
-        if row["part"] == part:
-            found.setdefault(tuple(str(row[key]) for key in keys), []).append(row)
-    return found
-
-
-def _means(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[str]:
-    shown = []
-    for column in columns:
-        values = [row.get(column) for row in rows]
-        if any(value is None for value in values):
-            shown.append("")
-        elif all(isinstance(value, int) for value in values):
-            shown.append(f"{round(sum(values) / len(values)):,}")
-        else:
-            estimate = report.interval(values)
-            width = "" if estimate.half_width is None else f" ± {estimate.half_width:.3f}"
-            shown.append(f"{estimate.mean:.3f}{width}")
-    return shown
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def _study(name: str, result: Result | None) -> str:
+    """The claims of a stored study and its tables, or a line that says that there is none."""
+    if result is None:
+        return "No stored result yet.\n"
+    tables = markdown_tables(result.rows, module_of(name).TABLES)
+    caption = f"Means of {measured(result)}, with 95% intervals; {stored_rows(name)}."
+    return f"{markdown_claims(result.claims)}\n{LEGEND}\n\n{tables}\n{caption}\n"
 
 
 def _windows_picture() -> bytes:
@@ -311,19 +133,19 @@ def documents() -> dict[Path, str]:
     readme = (ROOT / "README.md").read_text()
     if DEMO.exists():
         results = json.loads(DEMO.read_text())
-        where = results["environment"]
         caption = (
-            f"\n{report.headline(results)} Measured by `make demo` on {where['cpus']} CPU cores, "
-            f"Python {where['python']}, jax {where['versions']['jax']}, {where['date']}; every row is in "
-            "[`compare_demo.json`](benchmarks/results/compare_demo.json).\n"
+            f"\n{report.headline(results)} Measured by `make demo` on {machine(results['environment'])}; "
+            "every row is in [`compare_demo.json`](benchmarks/results/compare_demo.json).\n"
         )
         readme = _fill(readme, "demo", report.markdown_table(results) + caption)
     readme = _fill(readme, "benchmarks", _benchmark_table())
-    pages = {ROOT / "docs" / study.page: name for name, study in STUDIES.items()}
+    found = {name: Result.read(_stored(name)) for name in studies if _stored(name).exists()}
+    texts = {path: path.read_text() for path in (ROOT / "docs").glob("*.md")}
+    pages = {name: path for name in studies for path, text in texts.items() if f"<!-- {name} -->" in text}
     return {
         ROOT / "README.md": readme,
-        ROOT / "docs" / "papers.md": papers_markdown(),
-        **{page: _fill(page.read_text(), name, _study(name)) for page, name in pages.items()},
+        ROOT / "docs" / "papers.md": papers_markdown(found, {name: path.name for name, path in pages.items()}),
+        **{path: _fill(texts[path], name, _study(name, found.get(name))) for name, path in pages.items()},
     }
 
 
@@ -340,7 +162,8 @@ def main() -> int:
     if arguments.study:
         name, directory = arguments.study
         stored = json.loads(Path(directory, "result.json").read_text())
-        (RESULTS / f"study_{name}.json").write_text(json.dumps(stored) + "\n")
+        result = Result(stored["rows"], module_of(name).claims(stored["rows"]), stored["environment"])
+        _stored(name).write_text(json.dumps(dataclasses.asdict(result)) + "\n")
     if arguments.demo:
         DEMO.write_text((arguments.demo / "results.json").read_text())
         for name in ("bits_per_byte_flops", "bits_per_byte_position"):

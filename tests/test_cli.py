@@ -85,6 +85,7 @@ def test_fit_encode_decode_are_inverse(tmp_path, text):
         (["train", "--config", "lmm", "--workdir", "w"], "'lm'"),
         (["train", "--config", "lm:smoke", "--workdir", "w", "--config.train.step=3"], "'steps'"),
         (["train", "--config", "lm:smoke", "--workdir", "w", "--config.system.backbone.heads=3"], "heads"),
+        (["train", "--config", "m1:smoke", "--workdir", "w", "--config.system.embedding=pooled_bytes"], "byte2word"),
         (["train", "--config", "lm:smoke", "--workdir", "w", "--config.source=file:absent.txt"], "absent.txt"),
         (["compare", "--systems", "bytes,bppe", "--out", "c"], "'bpe'"),
         (["compare", "--budget", "0", "--out", "c"], "--budget"),
@@ -177,4 +178,7 @@ def test_compare_and_study(tmp_path, text):
     assert (tmp_path / "c" / "bits_per_byte_flops.png").exists()
     done = tokjax("study", "spacebyte", "--scale", "smoke", "--seeds", 1, "--quiet", "--out", tmp_path / "s")
     assert done.returncode == 0, done.stderr.decode()
-    assert {"rows", "verdict", "environment"} <= set(json.loads((tmp_path / "s" / "result.json").read_text()))
+    assert {"rows", "claims", "environment"} <= set(json.loads((tmp_path / "s" / "result.json").read_text()))
+    shown = done.stdout.decode()
+    assert "paper: 1.009 against 0.989" in shown and "bits/byte" in shown and "Means of 1 seed on " in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic_results import build_results
 
-from tokjax.measure.statistics import NUMERIC, interval, summary, verdict, welch
+from tokjax.measure.statistics import NUMERIC, Estimate, interval, summary, verdict, welch, with_interval
 
 SAMPLE = st.lists(st.floats(-1e3, 1e3).map(lambda x: round(x, 3)), min_size=2, max_size=8)
 
@@ -41,6 +41,13 @@ def test_a_missing_value_leaves_no_mean(bad):
 
 def test_no_values_have_no_mean():
     assert interval([]) == (None, None)
+
+
+def test_an_interval_is_written_in_the_format_of_its_mean():
+    assert with_interval(Estimate(2.1234, 0.0121)) == "2.123 ± 0.012"
+    assert with_interval(Estimate(0.1234, 0.0121), "+.1%") == "+12.3% ± 1.2%"
+    assert with_interval(Estimate(2.1234, None)) == "2.123"
+    assert with_interval(Estimate(None, None)) == "–"
 
 
 def test_interval_covers_the_truth_as_often_as_it_says():

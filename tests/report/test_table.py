@@ -7,10 +7,9 @@ import pytest
 from rich.console import Console
 from synthetic_results import build_results
 
-from tokjax.measure.statistics import summary
+from tokjax.measure.statistics import summary, with_interval
 from tokjax.report import headline, markdown_table, terminal_table
 from tokjax.report.table import COLUMNS, cells
-from tokjax.report.units import with_interval
 
 
 def _printed(results, width=80):

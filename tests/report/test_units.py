@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokjax.measure.statistics import Estimate
-from tokjax.report.units import duration, plural, prefix, si, significant, with_interval
+from tokjax.report.units import duration, plural, prefix, si, significant
 
 FACTORS = {"": 1, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18, "Z": 1e21, "Y": 1e24}
 
@@ -51,12 +50,6 @@ def test_significant(value, text):
 @pytest.mark.parametrize(("seconds", "text"), [(41.23, "41.2 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_duration(seconds, text):
     assert duration(seconds) == text
-
-
-def test_with_interval():
-    assert with_interval(Estimate(2.1234, 0.0121)) == "2.123 ± 0.012"
-    assert with_interval(Estimate(2.1234, None)) == "2.123"
-    assert with_interval(Estimate(None, None)) == "–"
 
 
 def test_plural():

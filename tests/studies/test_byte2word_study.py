@@ -1,4 +1,4 @@
-"""The study's verdict says what its rows say, and its noise and labels are what the page promises."""
+"""The study's claims say what its rows say, and its noise and labels are what the page promises."""
 
 import json
 
@@ -8,7 +8,7 @@ from tokjax.core.errors import SpecError
 from tokjax.core.registry import studies
 from tokjax.data import load_source
 from tokjax.data.python_docs import docstring_packages
-from tokjax.studies.byte2word import BYTES, ONE_MASK, PIECES, _word_noise, verdict
+from tokjax.studies.byte2word import BYTES, ONE_MASK, PIECES, _word_noise, claims
 
 SEEDS = (0, 1, 2)
 
@@ -38,28 +38,39 @@ def rows(*, bits=10.0, lost=0.2, forgot=0.1, jitter=0.01, seeds=SEEDS, transfer=
     return found
 
 
+def outcomes(**given):
+    return [claim.outcome for claim in claims(rows(**given))]
+
+
 @pytest.mark.parametrize(
-    ("given", "word"),
+    ("given", "par", "robust", "steady"),
     [
-        ({}, "reproduced"),
-        ({"bits": 10.1}, "reproduced"),  # on par within 2%
-        ({"bits": 10.5}, "partly reproduced"),
-        ({"bits": 10.5, "lost": 0.4, "forgot": 0.3}, "not reproduced"),
-        ({"seeds": (0,)}, "not reproduced"),  # one seed leaves doubt
-        ({"jitter": 5.0}, "not reproduced"),  # so do wide intervals
+        ({}, "reproduced", "reproduced", "reproduced"),
+        ({"bits": 10.1}, "reproduced", "reproduced", "reproduced"),  # on par within 2%
+        ({"bits": 10.5}, "contradicted", "reproduced", "reproduced"),
+        ({"lost": 0.4}, "reproduced", "contradicted", "reproduced"),
+        ({"forgot": 0.3}, "reproduced", "reproduced", "contradicted"),
+        ({"seeds": (0,)}, "undecided", "undecided", "undecided"),  # one seed leaves doubt
+        ({"jitter": 5.0}, "within noise", "within noise", "within noise"),  # so do wide intervals
     ],
 )
-def test_claims_hold_only_without_doubt(given, word):
-    assert verdict(rows(**given)).split(":")[0] == word
+def test_claims_hold_only_without_doubt(given, par, robust, steady):
+    assert outcomes(**given) == [par, robust, steady, "not measured"]
 
 
-def test_the_verdict_shows_the_numbers():
-    said = verdict(rows())
-    for number in ("10% of the embedding parameters", "80% of the training FLOPs", "10.010 bits", "abstract"):
-        assert number in said
-    assert "transfer was not run" in said
-    assert "transfers better: yes" in verdict(rows(transfer=-0.5))
-    assert "transfers better: no" in verdict(rows(transfer=0.5))
+def test_claims_show_the_numbers():
+    par, robust, steady, transfer = claims(rows())
+    assert "10.010 ± 0.025 against 10.010 ± 0.025 (difference +0.000 ± 0.0" in par.ours
+    assert "10% of the embedding parameters and 80% of the training FLOPs of wordpiece" in par.ours
+    assert "0.202 ± 0.005 against 0.303 ± 0.007 (difference -0.101" in robust.ours
+    assert "0.101 ± 0.002 against 0.202 ± 0.005 (difference -0.101" in steady.ours
+    assert transfer.ours == "give --source language=ADDRESS"
+
+
+def test_transfer_is_judged_where_it_was_run():
+    assert outcomes(transfer=-0.5)[-1] == "reproduced"
+    assert outcomes(transfer=0.5)[-1] == "contradicted"
+    assert outcomes(transfer=0.0)[-1] == "within noise"
 
 
 def test_noise_stays_inside_the_word():
@@ -98,7 +109,7 @@ def test_smoke_runs_and_goes_on(tmp_path):
     first = studies["byte2word"](**options)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "runs").rglob("metrics.jsonl")}
     again = studies["byte2word"](**options)
-    assert first.rows == again.rows and first.verdict == again.verdict
+    assert first.rows == again.rows and first.claims == again.claims
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
     stored = json.loads((tmp_path / "out" / "result.json").read_text())
     assert {row["part"] for row in stored["rows"]} == {"cost", "masked", "probe", "transfer"}

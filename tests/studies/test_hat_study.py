@@ -1,4 +1,4 @@
-"""The verdict on hierarchical models says what the rows hold, and only as firmly as the seeds allow."""
+"""The claims about hierarchical models say what the rows hold, and only as firmly as the seeds allow."""
 
 import json
 
@@ -8,7 +8,8 @@ from tokjax.core.errors import SpecError
 from tokjax.data import load_source
 from tokjax.experiment import run
 from tokjax.studies import hat as module
-from tokjax.studies.hat import PATCHES, hat, speed, verdict
+from tokjax.studies.hat import PATCHES, claims, hat, speed
+from tokjax.studies.result import Result
 
 BPE = "bpe:2048"
 CURVES = {"hat": [[0.0, 6.0], [0.5, 3.0], [1.0, 2.0]], BPE: [[0.0, 6.0], [0.5, 4.0], [1.0, 3.0]]}
@@ -56,41 +57,38 @@ def rows(*, better="hat", worse=BPE, seeds=3, roles=("german",), curves=CURVES):
     return found
 
 
-def clauses(said):
-    return said.removesuffix(".").split("; ")
+def outcomes(found):
+    return [claim.outcome for claim in claims(found)]
 
 
 def test_all_that_the_paper_says():
-    said = clauses(verdict(rows(), BPE))
-    assert len(said) == 9
-    assert sum(": reproduced" in clause for clause in said) == 8
-    assert "share kept hat 0.899 ± 0.002, bpe:2048 0.699 ± 0.002" in said[0]
-    assert "german faster than bpe:2048: reproduced (2.00 times as fast, paper: about 2 times" in said[3]
-    assert said[6] == "other_script not measured (give --source other_script=ADDRESS)"
-    assert "patches 2.510" in said[7]
+    said = claims(rows())
+    assert [claim.outcome for claim in said] == 6 * ["reproduced"] + ["not measured"] + 2 * ["reproduced"]
+    assert said[0].ours == "share kept: hat 0.899 ± 0.002, bpe:2048 0.699 ± 0.002"
+    assert said[3].claim == "hat adapts to german faster than bpe:2048" and said[3].ours == "2.00 times as fast"
+    assert (said[6].claim, said[6].ours) == ("hat adapts better to other_script", "give --source other_script=ADDRESS")
+    assert "patches 2.510" in said[7].ours
 
 
 def test_the_opposite_is_said_too():
     swapped = {"hat": CURVES[BPE], BPE: CURVES["hat"]}
-    said = clauses(verdict(rows(better=BPE, worse="hat", roles=("german", "other_script"), curves=swapped), BPE))
-    assert len(said) == 11
-    assert sum(": contradicted" in clause for clause in said) == 9
-    assert "0.50 times as fast" in said[3]
+    said = claims(rows(better=BPE, worse="hat", roles=("german", "other_script"), curves=swapped))
+    assert [claim.outcome for claim in said] == 9 * ["contradicted"] + 2 * ["reproduced"]
+    assert said[3].ours == "0.50 times as fast"
 
 
 def test_one_seed_decides_nothing():
-    assert "reproduced" not in verdict(rows(seeds=1), BPE)
-    assert verdict(rows(seeds=1), BPE).count("undecided with one seed") == 8
+    assert outcomes(rows(seeds=1)) == 6 * ["undecided"] + ["not measured"] + 2 * ["undecided"]
 
 
-def test_no_right_word_is_not_measurable():
+def test_no_right_word_is_undecided():
     silent = [row | {"next_word_accuracy": 0.0} if row["part"] == "noise" else row for row in rows()]
-    assert "next words than bpe:2048: not measurable" in verdict(silent, BPE)
+    assert outcomes(silent)[:2] == ["undecided", "reproduced"]
 
 
 def test_a_difference_within_noise_is_not_reproduced():
     spread = [row | {"bits_per_byte": 2.0 + row["seed"]} if row["part"] == "english" else row for row in rows()]
-    assert "words beat patches in bits per byte: not reproduced (within noise)" in verdict(spread, BPE)
+    assert outcomes(spread)[-2:] == ["within noise", "reproduced"]
 
 
 @pytest.mark.parametrize(
@@ -130,9 +128,9 @@ def test_the_study_runs_and_goes_on(tmp_path, monkeypatch):
         row["kind"]: row["noisy_bits_per_byte"] for row in result.rows if row["system"] == "bpe:512" and "kind" in row
     }
     assert all(typed[kind] > typed["none"] for kind in ("swap", "insert"))
-    assert "german not measured" in result.verdict
+    assert {claim.outcome for claim in result.claims} == {"undecided", "not measured"}
     monkeypatch.setattr(module, "robustness", lambda *_: pytest.fail("scored again"))
     monkeypatch.setattr(run, "train_model", lambda *_, **__: pytest.fail("trained again"))
     again = hat(scale="smoke", seeds=1, directory=directory, progress=False, sources=sources)
-    assert again.verdict == result.verdict
-    assert json.loads((directory / "result.json").read_text())["verdict"] == result.verdict
+    assert again.claims == result.claims
+    assert Result.read(directory / "result.json") == result

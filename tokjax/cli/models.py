@@ -55,7 +55,9 @@ def add(command: Command) -> None:
     sub = command("sample", _sample, "continue a prompt with a trained model", "tokjax.experiment.run")
     sub.add_argument("--workdir", type=Path, required=True, help="directory of a training run")
     sub.add_argument("--prompt", default="", help="text to continue")
-    sub.add_argument("--steps", type=int, default=200, help="symbols to draw at most (default: 200)")
+    sub.add_argument(
+        "--steps", type=int, default=200, help="symbols to draw at most, ends of words included (default: 200)"
+    )
     sub.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely symbol (default: 0.8)")
     sub.add_argument("--top-k", type=int, help="draw from the k most likely symbols")
     sub.add_argument("--top-p", type=float, help="draw from the fewest symbols that hold this probability")
@@ -176,7 +178,11 @@ def _study(arguments: argparse.Namespace) -> int:
         if not equals:
             raise SpecError(f"--source {assignment}: write ROLE=SRC, as in text=file:*.txt.")
         sources[role] = address
+    from rich.console import Console
+
     from tokjax.experiment.compare import Interrupted
+    from tokjax.report.study import terminal_study
+    from tokjax.studies import module_of
 
     try:
         result = study(
@@ -189,6 +195,6 @@ def _study(arguments: argparse.Namespace) -> int:
     except Interrupted:
         print(f"tokjax: interrupted; the same command goes on from {arguments.out}", file=sys.stderr)
         return INTERRUPTED
-    print(result.verdict)
+    Console().print(terminal_study(result, module_of(arguments.name).TABLES))
     print(f"result: {arguments.out / 'result.json'}")
     return 0

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 CONFIDENCE = 0.95
+MISSING = "–"
 
 # Numeric columns of a row, in the order they are shown.
 NUMERIC = (
@@ -61,6 +62,14 @@ def interval(values: Iterable[float | None], confidence: float = CONFIDENCE) -> 
         return Estimate(mean, None)
     error = _squared_error(values)  # type: ignore[arg-type]
     return Estimate(mean, _quantile(len(values) - 1, confidence) * math.sqrt(error))
+
+
+def with_interval(estimate: Estimate, form: str = ".3f") -> str:
+    """Returns 'mean ± half width' in a number format, or the mean alone where there is no interval."""
+    mean, half_width = estimate
+    if mean is None:
+        return MISSING
+    return f"{mean:{form}}" if half_width is None else f"{mean:{form}} ± {half_width:{form.lstrip('+')}}"
 
 
 def welch(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> tuple[Estimate, float | None]:

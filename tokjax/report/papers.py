@@ -1,6 +1,10 @@
-"""The table of papers, from the registries."""
+"""The table of papers, from the registries, and what the studies found of their claims."""
+
+from collections.abc import Iterator, Mapping
 
 from tokjax.core import registry
+from tokjax.report.study import LEGEND, markdown_claims, measured
+from tokjax.studies.result import Result
 
 
 def _rows() -> list[tuple[str, ...]]:
@@ -21,8 +25,13 @@ def papers_text() -> str:
     return "\n".join(f"{year}  {title} ({authors})\n      {url}  {uses}" for title, authors, year, url, uses in _rows())
 
 
-def papers_markdown() -> str:
-    """docs/papers.md."""
+def papers_markdown(results: Mapping[str, Result], pages: Mapping[str, str]) -> str:
+    """docs/papers.md.
+
+    Args:
+      results: study -> its stored result.
+      pages: study -> its page in docs/.
+    """
     lines = [
         "# Papers",
         "",
@@ -32,7 +41,27 @@ def papers_markdown() -> str:
         "|---|---|---|---|",
     ]
     lines += [f"| [{title}]({url}) | {authors} | {year} | {uses} |" for title, authors, year, url, uses in _rows()]
+    lines += ["", "## Studies", "", LEGEND, ""]
+    for entry in registry.studies.entries():
+        lines += [f"### `{entry.name}`", "", *_study(entry, results.get(entry.name), pages.get(entry.name)), ""]
     for kind in registry.ALL:
-        lines += ["", f"## {kind.kind.capitalize()}s", ""]
-        lines += [f"- `{entry.name}`: {entry.summary}." for entry in kind.entries()]
-    return "\n".join(lines) + "\n"
+        if kind is not registry.studies:
+            lines += [f"## {kind.kind.capitalize()}s", ""]
+            lines += [*(f"- `{entry.name}`: {entry.summary}." for entry in kind.entries()), ""]
+    return "\n".join(lines)
+
+
+def _study(entry: registry.Entry, result: Result | None, page: str | None) -> Iterator[str]:
+    more = f" More on [its page]({page})." if page else ""
+    if result is None:
+        yield f"{entry.summary}. No stored result yet.{more}"
+        return
+    yield f"{entry.summary}. {measured(result)}; {stored_rows(entry.name)}.{more}"
+    yield ""
+    yield markdown_claims(result.claims).rstrip("\n")
+
+
+def stored_rows(study: str) -> str:
+    """Says, in a page of docs/, where every row of a study is."""
+    name = f"study_{study}.json"
+    return f"every row is in [`{name}`](../benchmarks/results/{name})"

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tokjax.measure.statistics import CONFIDENCE, summary, verdict
-from tokjax.report.units import duration, fixed, si, with_interval
+from tokjax.measure.statistics import CONFIDENCE, summary, verdict, with_interval
+from tokjax.report.units import duration, fixed, si
 
 
 def budget(results: Mapping[str, Any]) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from tokjax.measure.statistics import summary, verdict
+from tokjax.measure.statistics import MISSING, summary, verdict, with_interval
 from tokjax.report.sentences import headline
-from tokjax.report.units import MISSING, fixed, prefix, significant, time_unit, typical, with_interval
+from tokjax.report.units import fixed, prefix, significant, time_unit, typical
 
 if TYPE_CHECKING:
     import rich.table

@@ -4,9 +4,8 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from tokjax.measure.statistics import Estimate
+from tokjax.measure.statistics import MISSING
 
-MISSING = "–"
 _PREFIXES = ("", "k", "M", "G", "T", "P", "E", "Z", "Y")
 
 
@@ -59,12 +58,6 @@ def duration(seconds: float) -> str:
 def fixed(value: float | None, decimals: int) -> str:
     """Returns `value` with so many decimals."""
     return MISSING if value is None else f"{value:.{decimals}f}"
-
-
-def with_interval(estimate: Estimate, decimals: int = 3) -> str:
-    """Returns 'mean ± half width', or the mean alone where there is no interval."""
-    mean = fixed(estimate.mean, decimals)
-    return mean if estimate.half_width is None else f"{mean} ± {estimate.half_width:.{decimals}f}"
 
 
 def plural(count: int, noun: str) -> str:

@@ -1,1 +1,11 @@
-"""One file per paper: the smallest honest experiment for its headline claim."""
+"""One module per study: the registered function, `claims(rows)`, which judges, and `TABLES`, which show the rows."""
+
+import sys
+from types import ModuleType
+
+from tokjax.core.registry import studies
+
+
+def module_of(name: str) -> ModuleType:
+    """Returns the module of a registered study."""
+    return sys.modules[studies[name].__module__]

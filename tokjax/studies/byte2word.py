@@ -36,8 +36,19 @@ from tokjax.experiment.run import Interrupted, prepare_tokenizer, sample_documen
 from tokjax.measure.cost import parameters, train_flops_per_step
 from tokjax.measure.noise import KINDS, corrupt
 from tokjax.measure.probe import fit_probe
-from tokjax.measure.statistics import Estimate, interval, welch
-from tokjax.studies.result import Result, choose_sources
+from tokjax.measure.statistics import Estimate, welch
+from tokjax.studies.result import (
+    Claim,
+    Result,
+    Rows,
+    Table,
+    against,
+    below,
+    changes,
+    choose_sources,
+    judged,
+    values_by,
+)
 from tokjax.text.fitted import Fitted
 from tokjax.train import read_evaluations
 
@@ -47,6 +58,17 @@ _ENCODERS: dict[str, dict[str, Any]] = {
     PIECES: {"name": "wordpiece_encoder"},
     ONE_MASK: {"name": "wordpiece_encoder", "one_mask": True},
 }
+_WORDS = {"bits per masked word": "bits_per_word", "words right": "word_accuracy"}
+TABLES = (
+    Table(
+        "cost",
+        {"encoder": "system"},
+        {"parameters": "params", "of these in the embedding": "embedding_params", "steps": "steps"},
+    ),
+    Table("masked", {"encoder": "system", "noise": "noise"}, _WORDS),
+    Table("probe", {"encoder": "system", "noise": "noise"}, {"accuracy": "accuracy", "majority": "majority"}),
+    Table("transfer", {"encoder": "system", "start": "start"}, _WORDS),
+)
 _RATES = (0.0, 0.1, 0.2, 0.3)
 _PAR = 0.02  # of the baseline's bits: what may still be called on par
 _FRACTION = 0.25  # of the steps: what a learning rate is tried for, and what training in another language takes
@@ -141,7 +163,7 @@ def byte2word(
             if language is not None:
                 found = found + _transfer(study, encoder, learning_rate, seed, language, where)
             rows += [{"system": encoder, "seed": seed, "learning_rate": learning_rate, **row} for row in found]
-    result = Result(rows=rows, verdict=verdict(rows), environment={**describe(), "sources": addresses})
+    result = Result(rows=rows, claims=claims(rows), environment={**describe(), "sources": addresses})
     result.write(directory)
     return result
 
@@ -286,87 +308,52 @@ def _transfer(
     return rows
 
 
-def verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """Judges each claim on `rows`: it holds only where the 95% interval over seeds (Welch) leaves no doubt."""
-    bits = {name: _values(rows, name, "masked", "bits_per_word", noise=0.0) for name in _ENCODERS}
-    probe = {name: _values(rows, name, "probe", "accuracy", noise=0.0) for name in _ENCODERS}
+def claims(rows: Rows) -> tuple[Claim, ...]:
+    """Judges each claim on `rows`, which hold only where the 95% interval over seeds leaves no doubt."""
     most = max(_RATES)
-    lost = {
-        name: [
-            b - a for a, b in zip(bits[name], _values(rows, name, "masked", "bits_per_word", noise=most), strict=True)
-        ]
-        for name in _ENCODERS
-    }
-    forgot = {
-        name: [a - b for a, b in zip(probe[name], _values(rows, name, "probe", "accuracy", noise=most), strict=True)]
-        for name in _ENCODERS
-    }
-    limit = _PAR * float(np.mean(bits[ONE_MASK]))
-    par, _ = welch(bits[ONE_MASK], bits[BYTES])
-    robust, _ = welch(lost[ONE_MASK], lost[BYTES])
-    steady, _ = welch(forgot[PIECES], forgot[BYTES])
-    held = [_below(par, limit), _below(robust, 0.0), _below(steady, 0.0)]
-    word = "reproduced" if all(held) else "partly reproduced" if any(held) else "not reproduced"
-    share = _mean(rows, BYTES, "cost", "embedding_params") / _mean(rows, PIECES, "cost", "embedding_params")
-    flops = _mean(rows, BYTES, "cost", "train_flops") / _mean(rows, PIECES, "cost", "train_flops")
-    lines = [
-        f"{word}: with {share:.0%} of the embedding parameters and {flops:.0%} of the training FLOPs of wordpiece, "
-        f"byte2word pays {_shown(bits[BYTES])} bits per masked word against {_shown(bits[ONE_MASK])} of an encoder of "
-        f"subwords told as little (difference {_signed(par)}; on par within {_PAR:.0%}: {_yes(held[0])})",
-        f"{most:.0%} noise around a word costs it {_shown(lost[BYTES])} bits more against {_shown(lost[ONE_MASK])} "
-        f"(difference {_signed(robust)}; more robust: {_yes(held[1])})",
-        f"the probe is right on {_shown(probe[BYTES])} of test documents against {_shown(probe[PIECES])} of wordpiece, "
-        f"and loses {_shown(forgot[BYTES])} against {_shown(forgot[PIECES])} at {most:.0%} noise (difference "
-        f"{_signed(steady)}; more robust: {_yes(held[2])})",
-        *_transfer_line(rows),
-    ]
+    bits, noisy = (values_by(rows, "bits_per_word", part="masked", noise=rate) for rate in (0.0, most))
+    right, blurred = (values_by(rows, "accuracy", part="probe", noise=rate) for rate in (0.0, most))
+    costlier, worse = changes(bits, noisy), changes(blurred, right)
+    par, _ = welch(bits[BYTES], bits[ONE_MASK])
+    room = _PAR * float(np.mean(bits[ONE_MASK]))
     return (
-        "; ".join(lines) + ". Paper (pre-training at the scale of BERT, abstract): on par with BERT at 10% of its "
-        "embedding size, robust to synthetic noise, and transfers across languages."
+        Claim(
+            f"a masked word costs {BYTES} as few bits as {ONE_MASK}, within {_PAR:.0%}",
+            "on par with BERT at 10% of its embedding size",
+            f"{against(bits[BYTES], bits[ONE_MASK])}, with {_share(rows, 'embedding_params')} of the embedding "
+            f"parameters and {_share(rows, 'train_flops')} of the training FLOPs of {PIECES}",
+            judged(Estimate((par.mean or 0.0) + room, par.half_width)),
+        ),
+        Claim(
+            f"{most:.0%} noise around a masked word costs {BYTES} fewer bits than {ONE_MASK}",
+            "robust to synthetic noise",
+            f"bits added: {against(costlier[BYTES], costlier[ONE_MASK])}",
+            below(costlier[BYTES], costlier[ONE_MASK]),
+        ),
+        Claim(
+            f"the probe loses less to {most:.0%} noise with {BYTES} than with {PIECES}",
+            "robust to synthetic noise",
+            f"accuracy lost: {against(worse[BYTES], worse[PIECES])}, of {against(right[BYTES], right[PIECES])}",
+            below(worse[BYTES], worse[PIECES]),
+        ),
+        _transfers(rows),
     )
 
 
-def _transfer_line(rows: Sequence[dict[str, Any]]) -> list[str]:
-    if not any(row["part"] == "transfer" for row in rows):
-        return ["transfer was not run (give --source language=ADDRESS)"]
-    change = {}
-    for name in _ENCODERS:
-        scratch, pretrained = (
-            _values(rows, name, "transfer", "bits_per_word", start=start) for start in ("scratch", "pretrained")
-        )
-        change[name] = [b - a for a, b in zip(scratch, pretrained, strict=True)]
-    better, _ = welch(change[ONE_MASK], change[BYTES])
-    return [
-        f"in the other language a start from the first one's weights changes the bits of byte2word per masked word by "
-        f"{_shown(change[BYTES])} against {_shown(change[ONE_MASK])} (difference {_signed(better)}; transfers better: "
-        f"{_yes(_below(better, 0.0))})"
-    ]
+def _transfers(rows: Rows) -> Claim:
+    """Judges what a start from the first language's weights is worth in the other."""
+    claim, paper = f"{BYTES} transfers to another language better than {ONE_MASK}", "transfers across languages"
+    scratch, pretrained = (
+        values_by(rows, "bits_per_word", part="transfer", start=start) for start in ("scratch", "pretrained")
+    )
+    if not scratch:
+        return Claim(claim, paper, "give --source language=ADDRESS", "not measured")
+    change = changes(scratch, pretrained)
+    ours = f"bits per masked word added by the start: {against(change[BYTES], change[ONE_MASK])}"
+    return Claim(claim, paper, ours, below(change[BYTES], change[ONE_MASK]))
 
 
-def _values(rows: Sequence[dict[str, Any]], system: str, part: str, value: str, **where: Any) -> list[float]:
-    """The values of one part of the study, by seed."""
-    wanted = {"system": system, "part": part, **where}
-    return [row[value] for row in rows if all(row.get(key) == to for key, to in wanted.items())]
-
-
-def _mean(rows: Sequence[dict[str, Any]], system: str, part: str, value: str) -> float:
-    return float(np.mean(_values(rows, system, part, value)))
-
-
-def _below(difference: Estimate, limit: float) -> bool:
-    """Whether a difference is below `limit` without doubt; a single seed has no interval and leaves doubt."""
-    mean, half_width = difference
-    return mean is not None and half_width is not None and mean + half_width < limit
-
-
-def _shown(values: Sequence[float]) -> str:
-    return f"{interval(values).mean:.3f}"
-
-
-def _signed(difference: Estimate) -> str:
-    mean, half_width = difference
-    return f"{mean:+.3f}, one seed" if half_width is None else f"{mean:+.3f} ± {half_width:.3f}"
-
-
-def _yes(held: bool) -> str:
-    return "yes" if held else "no"
+def _share(rows: Rows, field: str) -> str:
+    """What `byte2word` needs of a cost, as a share of what `wordpiece` needs."""
+    cost = values_by(rows, field, part="cost")
+    return f"{np.mean(cost[BYTES]) / np.mean(cost[PIECES]):.0%}"

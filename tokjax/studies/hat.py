@@ -25,14 +25,53 @@ from tokjax.experiment.compare import CompareSpec, Interrupted, compare, run_dir
 from tokjax.experiment.contenders import folder
 from tokjax.measure.noise import KINDS
 from tokjax.measure.robustness import Passage, passages, robustness
-from tokjax.measure.statistics import Estimate, interval, is_number, welch
-from tokjax.studies.result import Result, choose_sources
+from tokjax.measure.statistics import interval
+from tokjax.studies.result import (
+    Claim,
+    Result,
+    Rows,
+    Table,
+    below,
+    changes,
+    choose_sources,
+    judged,
+    listed,
+    values_by,
+)
 from tokjax.text.words import HAT_PAPER
 from tokjax.train import read_evaluations
 
 PATCHES = "hat/patches:cap=8:system.cap=8:system.symbols_per_word=8"
 LANGUAGES = ("german", "other_script")  # roles that may be left out
 _LABELS = {PATCHES: "patches"}
+TABLES = (
+    Table(
+        "english",
+        {"system": "system"},
+        {"bits/byte": "bits_per_byte", "next words right": "next_word_accuracy", "steps": "steps"},
+        _LABELS,
+    ),
+    Table(
+        "noise",
+        {"system": "system", "noise": "kind", "rate": "rate"},
+        {
+            "bits/byte of the noised text": "noisy_bits_per_byte",
+            "of clean text after it": "clean_bits_per_byte",
+            "next words right after it": "next_word_accuracy",
+        },
+        _LABELS,
+    ),
+    Table(
+        "adaptation",
+        {"language": "role", "system": "system"},
+        {
+            "bits/byte before": "bits_before",
+            "after": "bits_per_byte",
+            "English before": "english_before",
+            "English after": "english_after",
+        },
+    ),
+)
 _PASSAGE_SHARE = 0.6  # of the context that a model reads, so that a noised passage and its marks fit one row
 
 
@@ -109,7 +148,7 @@ def hat(
     adapting = [row for row in compared["rows"] if row["system"] in (shape.bpe, "hat")]
     for language, row in itertools.product(languages, adapting):
         rows.append(_adapted(row, language, documents, shape, directory, progress))
-    result = Result(rows=rows, verdict=verdict(rows, shape.bpe), environment=compared["environment"])
+    result = Result(rows=rows, claims=claims(rows), environment=compared["environment"])
     result.write(directory)
     return result
 
@@ -184,77 +223,69 @@ def _names(row: Mapping[str, Any], part: str) -> dict[str, Any]:
     return {"part": part, "system": row["system"], "seed": row["seed"]}
 
 
-def verdict(rows: Sequence[Mapping[str, Any]], bpe: str) -> str:
-    """Judges each of the paper's claims on `rows`, with our numbers beside the paper's.
-
-    A claim is reproduced, or contradicted, only where the 95% interval over seeds leaves no doubt.
-
-    Args:
-      rows: of the result.
-      bpe: name of the subword contender.
-    """
-    clauses = [*_robust(rows, bpe)]
-    for role in LANGUAGES:
-        clauses += _adapts(rows, role, bpe)
-    return "; ".join([*clauses, *_words_over_patches(rows)]) + "."
+def claims(rows: Rows) -> tuple[Claim, ...]:
+    """Judges each of the paper's claims on `rows`, as firmly as the interval over seeds allows."""
+    (bpe,) = {row["system"] for row in rows if row["system"].startswith("bpe:")}
+    adapted = itertools.chain.from_iterable(_adapts(rows, role, bpe) for role in LANGUAGES)
+    return (*_robust(rows, bpe), *adapted, *_words_over_patches(rows))
 
 
-def _robust(rows: Sequence[Mapping[str, Any]], bpe: str) -> Iterator[str]:
-    """Says what noise takes and adds, averaged over kinds and rates."""
-    noise = _by_system(rows, part="noise")
-    kept = {name: _over_noise(group, "next_word_accuracy", _ratio) for name, group in noise.items()}
-    added = {name: _over_noise(group, "clean_bits_per_byte", _difference) for name, group in noise.items()}
-    typed = {name: _over_noise(group, "noisy_bits_per_byte", _difference) for name, group in noise.items()}
-    yield (
-        f"after a noised context hat keeps more of its right next words than {bpe}: {_judged(kept[bpe], kept['hat'])} "
-        f"(share kept {_listed(kept)}, paper: more robust)"
+def _robust(rows: Rows, bpe: str) -> Iterator[Claim]:
+    """Judges what noise takes and adds, averaged over kinds and rates."""
+    kept = _over_noise(rows, "next_word_accuracy", _ratio)
+    added = _over_noise(rows, "clean_bits_per_byte", _difference)
+    typed = _over_noise(rows, "noisy_bits_per_byte", _difference)
+    for claim, what, values, lower, higher in (
+        ("after a noised context hat keeps more of its right next words", "share kept", kept, bpe, "hat"),
+        ("after a noised context clean text costs hat fewer additional bits", "bits/byte added", added, "hat", bpe),
+        ("the noised text itself costs hat fewer additional bits", "bits/byte added", typed, "hat", bpe),
+    ):
+        ours = f"{what}: {listed(values, labels=_LABELS)}"
+        yield Claim(f"{claim} than {bpe}", "more robust to noised prompts", ours, below(values[lower], values[higher]))
+
+
+def _adapts(rows: Rows, role: str, bpe: str) -> Iterator[Claim]:
+    """Judges how fast and how well hat and BPE learn the language of `role`, and how much English they forget."""
+    curves, final, before, after = (
+        values_by(rows, field, part="adaptation", role=role)
+        for field in ("curve", "bits_per_byte", "english_before", "english_after")
     )
-    yield (
-        f"after a noised context clean text costs hat fewer additional bits than {bpe}: "
-        f"{_judged(added['hat'], added[bpe])} (bits per byte added {_listed(added)})"
-    )
-    yield (
-        f"the noised text itself costs hat fewer additional bits than {bpe}: {_judged(typed['hat'], typed[bpe])} "
-        f"(bits per byte added {_listed(typed)})"
-    )
-
-
-def _adapts(rows: Sequence[Mapping[str, Any]], role: str, bpe: str) -> Iterator[str]:
-    """Says how fast and how well hat and BPE learn the language of `role`, and how much English they forget."""
-    groups = _by_system(rows, part="adaptation", role=role)
-    if not groups:
-        yield f"{role} not measured (give --source {role}=ADDRESS)"
+    if not curves:
+        paper = "faster, better and with less forgetting in German"
+        yield Claim(f"hat adapts better to {role}", paper, f"give --source {role}=ADDRESS", "not measured")
         return
-    pairs = zip(groups["hat"], groups[bpe], strict=True)
-    doublings = [math.log2(speed(ours["curve"], theirs["curve"])) for ours, theirs in pairs]
-    final = {name: [row["bits_per_byte"] for row in group] for name, group in groups.items()}
-    forgotten = {
-        name: [row["english_after"] - row["english_before"] for row in group] for name, group in groups.items()
-    }
-    yield (
-        f"hat adapts to {role} faster than {bpe}: {_decided(interval(doublings))} "
-        f"({2 ** (sum(doublings) / len(doublings)):.2f} times as fast, paper: about 2 times in German)"
+    doublings = [math.log2(speed(*pair)) for pair in zip(curves["hat"], curves[bpe], strict=True)]
+    yield Claim(
+        f"hat adapts to {role} faster than {bpe}",
+        "about 2 times as fast in German",
+        f"{2 ** statistics.fmean(doublings):.2f} times as fast",
+        judged(interval(doublings)),
     )
-    yield (
-        f"hat ends better in {role}: {_judged(final['hat'], final[bpe])} (bits per byte {_listed(final)}, paper: "
-        "better in German)"
+    yield Claim(
+        f"hat ends better in {role} than {bpe}",
+        "better in German",
+        f"bits/byte: {listed(final)}",
+        below(final["hat"], final[bpe]),
     )
-    yield (
-        f"hat forgets less English in {role}: {_judged(forgotten['hat'], forgotten[bpe])} (English bits per byte "
-        f"added {_listed(forgotten)}, paper: less in German)"
+    forgotten = changes(before, after)
+    yield Claim(
+        f"hat forgets less English in {role} than {bpe}",
+        "less in German",
+        f"English bits/byte added: {listed(forgotten)}",
+        below(forgotten["hat"], forgotten[bpe]),
     )
 
 
-def _words_over_patches(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Says what words are worth over patches of 8 bytes on the same architecture."""
-    english = _by_system(rows, part="english")
-    for field, title, sign in (("bits_per_byte", "bits per byte", 1), ("next_word_accuracy", "next words right", -1)):
-        values = {name: [row[field] for row in group] for name, group in english.items()}
-        signed = {name: [sign * value for value in seeds] for name, seeds in values.items()}
-        yield (
-            f"words beat patches in {title}: {_judged(signed['hat'], signed[PATCHES])} ({_listed(values)}, paper: "
-            "patches lose 2.7 points on HellaSwag and 8.4 on LAMBADA)"
-        )
+def _words_over_patches(rows: Rows) -> Iterator[Claim]:
+    """Judges what words are worth over patches of 8 bytes on the same architecture."""
+    bits, right = (values_by(rows, field, part="english") for field in ("bits_per_byte", "next_word_accuracy"))
+    paper = "patches lose 2.7 points on HellaSwag and 8.4 on LAMBADA"
+    for what, values, lower, higher in (
+        ("bits/byte", bits, "hat", PATCHES),
+        ("next words right", right, PATCHES, "hat"),
+    ):
+        outcome = below(values[lower], values[higher])
+        yield Claim(f"words beat patches in {what}", paper, listed(values, labels=_LABELS), outcome)
 
 
 def speed(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> float:
@@ -288,48 +319,15 @@ def _difference(clean: float, noised: float) -> float:
     return noised - clean
 
 
-def _over_noise(group: Sequence[Mapping[str, Any]], field: str, effect: Callable[[float, float], float]) -> list[float]:
-    """Returns, for each seed, `effect` of (the value on clean text, its mean over all noise)."""
-    found = []
-    for seed in sorted({row["seed"] for row in group}):
-        own = [row for row in group if row["seed"] == seed]
-        (clean,) = (row[field] for row in own if not row["rate"])
-        found.append(effect(clean, statistics.fmean(row[field] for row in own if row["rate"])))
-    return found
-
-
-def _by_system(rows: Sequence[Mapping[str, Any]], **fields: str) -> dict[str, list[Mapping[str, Any]]]:
-    """Returns the rows with these fields, grouped by system, each group in the order of its seeds."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+def _over_noise(rows: Rows, field: str, effect: Callable[[float, float], float]) -> dict[str, list[float]]:
+    """Returns, for each system and seed, `effect` of (the value on clean text, its mean over all noise)."""
+    runs: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
     for row in rows:
-        if all(row.get(name) == value for name, value in fields.items()):
-            found.setdefault(row["system"], []).append(row)
+        if row["part"] == "noise":
+            runs.setdefault((row["system"], row["seed"]), []).append(row)
+    found: dict[str, list[float]] = {}
+    for (system, _), own in runs.items():
+        (clean,) = (row[field] for row in own if not row["rate"])
+        noised = statistics.fmean(row[field] for row in own if row["rate"])
+        found.setdefault(system, []).append(effect(clean, noised))
     return found
-
-
-def _judged(lower: Sequence[float], higher: Sequence[float]) -> str:
-    """Judges the claim that the mean of `lower` is below that of `higher`."""
-    if not all(map(is_number, [*lower, *higher])):
-        return "not measurable"
-    return _decided(welch(lower, higher)[0])
-
-
-def _decided(difference: Estimate) -> str:
-    """Judges the claim that a difference is above 0."""
-    mean, half_width = difference
-    if mean is None or half_width is None:
-        return "undecided with one seed"
-    if mean > half_width:
-        return "reproduced"
-    return "contradicted" if -mean > half_width else "not reproduced (within noise)"
-
-
-def _listed(values: Mapping[str, Sequence[float]]) -> str:
-    """Returns "name mean ± half width" of each system."""
-    return ", ".join(f"{_LABELS.get(name, name)} {_shown(interval(seeds))}" for name, seeds in values.items())
-
-
-def _shown(estimate: Estimate) -> str:
-    if estimate.mean is None:
-        return "none"
-    return f"{estimate.mean:.3f}" + (f" ± {estimate.half_width:.3f}" if estimate.half_width is not None else "")

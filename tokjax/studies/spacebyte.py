@@ -8,16 +8,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import numpy as np
-
 from tokjax.core.registry import Paper, studies
 from tokjax.experiment.compare import CompareSpec, compare
-from tokjax.measure.statistics import welch
-from tokjax.studies.result import Result, choose_sources
+from tokjax.studies.result import Claim, Result, Rows, Table, against, below, choose_sources, values_by
 
 _BUDGETS = {"smoke": "4e10flops", "small": "2e12flops", "paper": "1e19flops"}
 _SYSTEMS = ("bytes", "megabyte", "spacebyte", "bpe")
 _CLOSE = 0.03  # the paper's own gap to subwords is at most 3%
+TABLES = (
+    Table(
+        "model",
+        {"system": "system"},
+        {
+            "bits/byte": "bits_per_byte",
+            "bytes per token": "bytes_per_token",
+            "next words right": "next_word_accuracy",
+            "steps": "steps",
+            "parameters": "params",
+        },
+    ),
+)
 
 
 @studies.register(
@@ -44,29 +54,30 @@ def spacebyte(
         context_bytes=128 if scale == "smoke" else 512,
     )
     results = compare(spec, directory, progress=progress, say=print)
-    bits = {name: [row["bits_per_byte"] for row in results["rows"] if row["system"] == name] for name in _SYSTEMS}
-    result = Result(rows=results["rows"], verdict=verdict(bits), environment=results["environment"])
+    rows = [{"part": "model", **row} for row in results["rows"]]
+    result = Result(rows=rows, claims=claims(rows), environment=results["environment"])
     result.write(directory)
     return result
 
 
-def verdict(bits: dict[str, list[float]]) -> str:
-    """Judges bits per byte of each seed, by system, against the two halves of the claim.
-
-    A half holds only where the 95% interval of the difference (Welch) leaves no doubt; a single seed has no interval
-    and is judged by its value.
-    """
-
-    def below(name: str, bound: list[float]) -> bool:
-        difference, _ = welch(bits[name], bound)
-        return (difference.mean or 0.0) > (difference.half_width or 0.0)
-
-    beats_bytes = below("spacebyte", bits["bytes"]) and below("spacebyte", bits["megabyte"])
-    matches_subwords = below("spacebyte", [(1 + _CLOSE) * value for value in bits["bpe"]])
-    word = {2: "reproduced", 1: "partly reproduced", 0: "not reproduced"}[beats_bytes + matches_subwords]
-    ours = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in bits.items())
-    return (
-        f"{word}: bits per byte {ours}. SpaceByte {'beats' if beats_bytes else 'does not beat'} the other byte models "
-        f"and is {'within' if matches_subwords else 'not within'} {_CLOSE:.0%} of BPE. "
-        "Paper (PG-19, 1e19 FLOPs): SpaceByte 1.009, subwords 0.989."
+def claims(rows: Rows) -> tuple[Claim, ...]:
+    """Judges both halves of the claim, which hold only where the 95% interval over seeds leaves no doubt."""
+    bits = values_by(rows, "bits_per_byte")
+    ours = bits["spacebyte"]
+    beats = [
+        Claim(
+            f"spacebyte has fewer bits per byte than {name}",
+            "1.009, best of the byte models (PG-19, 1e19 FLOPs)",
+            against(ours, bits[name]),
+            below(ours, bits[name]),
+        )
+        for name in ("bytes", "megabyte")
+    ]
+    room = [(1 + _CLOSE) * value for value in bits["bpe"]]
+    close = Claim(
+        f"spacebyte is within {_CLOSE:.0%} of bpe in bits per byte",
+        "1.009 against 0.989 (PG-19, 1e19 FLOPs)",
+        against(ours, bits["bpe"]),
+        below(ours, room),
     )
+    return (*beats, close)

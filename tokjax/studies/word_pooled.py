@@ -20,12 +20,12 @@ from tokjax.core.files import read_json, write_text
 from tokjax.core.registry import studies
 from tokjax.core.types import Source
 from tokjax.data import load_source
+from tokjax.data.documents import open_documents
 from tokjax.experiment import run
 from tokjax.experiment.compare import CompareSpec, compare, run_directory
 from tokjax.experiment.contenders import contender
 from tokjax.measure.language import WORD_CAP, words_right
-from tokjax.measure.statistics import interval, welch
-from tokjax.studies.result import Result, choose_sources
+from tokjax.studies.result import Claim, Result, Rows, Table, below, choose_sources, if_held, shown, values_by
 from tokjax.text import fit_tokenizer
 from tokjax.text.splitter import split
 from tokjax.text.unicode_tables import unicode_tables
@@ -47,6 +47,19 @@ _SYSTEMS = {
     "pooled subwords": "word_pooled:base=bpe:vocab_size={ids}",
     "pooled characters, one prefix token": "word_pooled:vocab_size={ids}:system.prefixes=1",
 }
+TABLES = (
+    Table(
+        "model",
+        {"language": "language", "model over": "system"},
+        {
+            "bits/byte": "bits_per_byte",
+            "words right": "word_accuracy",
+            "rare words right": "rare_accuracy",
+            "steps": "steps",
+            "parameters": "params",
+        },
+    ),
+)
 GROUPS = ("unseen", "1-9", "10-99", "100 or more", "numbers")  # of words by their count in the training text
 _EDGES = (1, 10, 100)
 _NUMBERS, _NEITHER = 4, -1
@@ -97,7 +110,7 @@ def word_pooled(
         systems = shape.elsewhere if rows else shape.systems
         found, environment = _language(shape, systems, address, seeds, directory / language, progress)
         rows += [{"part": "model", "language": language, **row} for row in found]
-    result = Result(rows=rows, verdict=verdict(rows), environment=environment)
+    result = Result(rows=rows, claims=claims(rows), environment=environment)
     result.write(directory)
     return result
 
@@ -149,25 +162,12 @@ def symbols_per_word(tokenizer: Mapping[str, Any], documents: Sequence[bytes]) -
       documents: what it is fitted to and measured on; the end of each is one more mark.
     """
     fields = dict(tokenizer)
-    fitted = fit_tokenizer(fields.pop("name"), _Documents(documents), **fields)
+    fitted = fit_tokenizer(fields.pop("name"), open_documents("documents", documents), **fields)
     symbols = marks = len(documents)
     for ids, units in fitted.encode_many(documents):
         symbols += len(ids)
         marks += int((units == 0).sum())
     return symbols / marks
-
-
-class _Documents(list[bytes]):
-    """A list of documents as a source."""
-
-    name = "documents"
-    duplicates = 0
-    fingerprint = ""
-
-    def split(self, name: str) -> "_Documents":
-        """There is one split."""
-        del name
-        return self
 
 
 def word_groups(documents: Iterable[bytes], training: Iterable[bytes]) -> np.ndarray:
@@ -216,69 +216,62 @@ def _accuracies(where: Path, documents: Sequence[bytes], groups: np.ndarray) -> 
     return found
 
 
-def verdict(rows: Sequence[dict[str, Any]]) -> str:
-    """Judges both claims on every language, and says our numbers beside the paper's.
+def claims(rows: Rows) -> tuple[Claim, ...]:
+    """Judges both claims on every language.
 
-    A claim holds where the 95% interval of the difference (Welch) leaves no doubt for any language or baseline, so
-    never with a single seed. Rare words were seen fewer than ten times in training.
+    A claim holds where the 95% interval of the difference (Welch) leaves no doubt for any baseline, so never with a
+    single seed. Rare words were seen fewer than ten times in training.
     """
     languages = list(dict.fromkeys(row["language"] for row in rows))
-    held = {"word_accuracy": True, "rare_accuracy": True}
-    lines = []
-    for language in languages:
-        own = [row for row in rows if row["language"] == language]
-        for value, what, factor, paper in (
-            ("word_accuracy", "next words", _BETTER, "over 300% more"),
-            ("rare_accuracy", "rare words", _RARE_BETTER, "30x"),
-        ):
-            values = _by_system(own, value)
-            baselines = [name for name in _BASELINES if name in values]
-            held[value] &= all(_exceeds(values[_CLAIMED], values[name], factor) for name in baselines)
-            against = ", ".join(f"{name} {_compared(values[name], values[_CLAIMED])}" for name in baselines)
-            ours = f"{_CLAIMED} {_percent(values[_CLAIMED])}"
-            lines.append(f"{language}, {what}: {ours} against {against} (paper: {paper})")
-        lines += _others(language, own)
-    word = {2: "reproduced", 1: "partly reproduced", 0: "not reproduced"}[sum(held.values())]
-    missing = [role for role in _SOURCES if role not in languages]
-    if missing:
-        lines.append(f"not measured: {', '.join(missing)} (give a text as --source {missing[0]}=ADDRESS)")
-    return "; ".join([word, *lines]) + "."
+    found = [claim for language in languages for claim in _judged(rows, language)]
+    for role in _SOURCES:
+        if role not in languages:
+            paper = "over 300% more next words, 30x the rare ones"
+            found.append(Claim(f"{role}: both claims", paper, f"give --source {role}=ADDRESS", "not measured"))
+    return tuple(found)
 
 
-def _others(language: str, rows: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Says where the claim's direction holds, and who is best."""
-    accuracy, bits = _by_system(rows, "word_accuracy"), _by_system(rows, "bits_per_byte")
-    beaten = [name for name in accuracy if name != _CLAIMED and _exceeds(accuracy[_CLAIMED], accuracy[name], 1.0)]
-    yield f"{language}: {_CLAIMED} are ahead of {' and '.join(beaten) or 'none'} beyond the noise of seeds"
-    best = max(accuracy, key=lambda name: np.mean(accuracy[name]))
-    fewest = min(bits, key=lambda name: np.mean(bits[name]))
-    yield (
-        f"{language}: most next words {best} {_percent(accuracy[best])}; fewest bits per byte {fewest} "
-        f"{np.mean(bits[fewest]):.3f}, {_CLAIMED} {np.mean(bits[_CLAIMED]):.3f}"
+def _judged(rows: Rows, language: str) -> Iterator[Claim]:
+    """Judges the claims on one language, and says where their direction holds, and who is best."""
+    words, rare, bits = (
+        _values(rows, language, field) for field in ("word_accuracy", "rare_accuracy", "bits_per_byte")
+    )
+    for values, what, factor, paper in (
+        (words, "next words", _BETTER, "over 300% more"),
+        (rare, "rare words", _RARE_BETTER, "30x"),
+    ):
+        ours, theirs = values[_CLAIMED], {name: values[name] for name in _BASELINES if name in values}
+        against = ", ".join(f"{name} {_compared(seeds, ours)}" for name, seeds in theirs.items())
+        yield Claim(
+            f"{language}: over {factor:g}x as many {what} right with {_CLAIMED} as with {', '.join(theirs)}",
+            paper,
+            f"{shown(ours, '.1%')} against {against}",
+            if_held(all(_exceeds(ours, seeds, factor) for seeds in theirs.values())),
+        )
+    beaten = [name for name in words if name != _CLAIMED and _exceeds(words[_CLAIMED], words[name], 1.0)]
+    best, fewest = max(words, key=lambda name: np.mean(words[name])), min(bits, key=lambda name: np.mean(bits[name]))
+    yield Claim(
+        f"{language}: who gets most next words right, and who has the fewest bits per byte",
+        "not given",
+        f"{_CLAIMED} are ahead of {' and '.join(beaten) or 'none'} beyond the noise of seeds; most next words: {best} "
+        f"{shown(words[best], '.1%')}; fewest bits per byte: {fewest} {shown(bits[fewest])}, {_CLAIMED} "
+        f"{shown(bits[_CLAIMED])}",
+        "measured",
     )
 
 
-def _by_system(rows: Sequence[dict[str, Any]], value: str) -> dict[str, list[float]]:
+def _values(rows: Rows, language: str, field: str) -> dict[str, list[float]]:
     """The values of each system's seeds; a group without words in the test documents counts as 0."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        found.setdefault(row["system"], []).append(row[value] or 0.0)
-    return found
+    found = values_by(rows, field, language=language)
+    return {system: [value or 0.0 for value in seeds] for system, seeds in found.items()}
 
 
 def _exceeds(ours: Sequence[float], theirs: Sequence[float], factor: float) -> bool:
     """Whether `ours` is above `factor` times `theirs` without doubt."""
-    difference, _ = welch([factor * value for value in theirs], ours)
-    return difference.half_width is not None and (difference.mean or 0.0) > difference.half_width
+    return below([factor * value for value in theirs], ours) == "reproduced"
 
 
 def _compared(theirs: Sequence[float], ours: Sequence[float]) -> str:
     """Their share, and how many times that is ours."""
     ratio = f"{np.mean(ours) / np.mean(theirs):.2f}x" if np.mean(theirs) > 0 else "no ratio"
-    return f"{_percent(theirs)} ({ratio})"
-
-
-def _percent(values: Sequence[float]) -> str:
-    estimate = interval(values)
-    width = "" if estimate.half_width is None else f" ± {100 * estimate.half_width:.1f}"
-    return f"{100 * (estimate.mean or 0.0):.1f}{width}%"
+    return f"{shown(theirs, '.1%')} ({ratio})"
