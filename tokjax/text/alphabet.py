@@ -6,7 +6,6 @@ ids for bytes; here what is not in the alphabet is spelled bit by bit, with two.
 Letters: `T` tokens, `V` vocabulary.
 """
 
-import codecs
 import collections
 import dataclasses
 import sys
@@ -20,11 +19,11 @@ from tokjax.core.cached import cached_engine
 from tokjax.core.registry import tokenizers
 from tokjax.core.spec import check
 from tokjax.core.types import Source, Tables, Tokenizer
+from tokjax.text.characters import whole_characters
 
 BITS = 2  # ids 0 and 1
 _BYTE = 8  # bits
 _SPELLED = -1  # in the table of ids: a character that is not in the alphabet
-_UTF8 = 4  # bytes of the longest character
 
 
 @tokenizers.register("alphabet")
@@ -92,9 +91,7 @@ class Alphabet(Tokenizer):
     def safe_cut(self, tables: Tables, raw: bytes) -> int:
         """Everything but a character that is still arriving."""
         del tables
-        tail = raw[max(len(raw) - _UTF8 + 1, 0) :]
-        _, known = codecs.utf_8_decode(tail, "surrogateescape", False)
-        return len(raw) - len(tail) + known
+        return whole_characters(raw)
 
     def safe_ids(self, tables: Tables, ids: np.ndarray) -> int:
         """Everything but the first bits of a byte."""

@@ -77,9 +77,14 @@ class Characters(Tokenizer):
     def safe_cut(self, tables: Tables, raw: bytes) -> int:
         """Everything but a character that is still arriving."""
         del tables
-        tail = raw[max(len(raw) - _UTF8 + 1, 0) :]
-        _, known = codecs.utf_8_decode(tail, "surrogateescape", False)
-        return len(raw) - len(tail) + known
+        return whole_characters(raw)
+
+
+def whole_characters(raw: bytes) -> int:
+    """Returns how many bytes of `raw` stand before a character that is still arriving at its end."""
+    tail = raw[max(len(raw) - _UTF8 + 1, 0) :]
+    _, known = codecs.utf_8_decode(tail, "surrogateescape", False)
+    return len(raw) - len(tail) + known
 
 
 @cached_engine
