@@ -2,7 +2,8 @@
 
 python docs/generate.py [--check]
 python docs/generate.py --demo DIR     take a finished comparison as the README's
-python docs/generate.py --study NAME DIR     take a finished study, judged anew, as its page's
+python docs/generate.py --study NAME DIR [DIR ...]     take a finished study, judged anew, as its page's; one that was
+                                                       run in parts, such as a language each, from all its directories
 python docs/generate.py --pictures     draw the pictures that no stored result holds
 """
 
@@ -11,7 +12,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,20 @@ def _windows_picture() -> bytes:
     return render(windows_figure(text, units, fit_entropy("ngram", train)), "png")
 
 
+def _joined(name: str, directories: Sequence[str]) -> Result:
+    """The rows of a study's parts as one result, judged anew.
+
+    Raises:
+      ValueError: there is no part, or the parts come from different versions or machines.
+    """
+    parts = [Result.read(Path(directory, "result.json")) for directory in directories]
+    where = [{key: value for key, value in part.environment.items() if key != "date"} for part in parts]
+    if not parts or any(environment != where[0] for environment in where):
+        raise ValueError(f"--study {name}: give the parts of one study, run with the same versions on one machine.")
+    rows = [row for part in parts for row in part.rows]
+    return Result(rows, module_of(name).claims(rows), where[0] | {"date": max(p.environment["date"] for p in parts)})
+
+
 def documents() -> dict[Path, str]:
     """Returns path -> what it must hold."""
     readme = (ROOT / "README.md").read_text()
@@ -154,16 +169,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail when a document is stale")
     parser.add_argument("--demo", type=Path, help="directory of a finished comparison")
-    parser.add_argument("--study", nargs=2, metavar=("NAME", "DIR"), help="a study and the directory it finished in")
+    parser.add_argument("--study", nargs="+", metavar=("NAME", "DIR"), help="a study and where its parts finished")
     parser.add_argument("--pictures", action="store_true", help="draw the pictures that no stored result holds")
     arguments = parser.parse_args()
     if arguments.pictures:
         (IMAGES / "windows.png").write_bytes(_windows_picture())
     if arguments.study:
-        name, directory = arguments.study
-        stored = json.loads(Path(directory, "result.json").read_text())
-        result = Result(stored["rows"], module_of(name).claims(stored["rows"]), stored["environment"])
-        _stored(name).write_text(json.dumps(dataclasses.asdict(result)) + "\n")
+        name, *directories = arguments.study
+        _stored(name).write_text(json.dumps(dataclasses.asdict(_joined(name, directories))) + "\n")
     if arguments.demo:
         DEMO.write_text((arguments.demo / "results.json").read_text())
         for name in ("bits_per_byte_flops", "bits_per_byte_position"):

@@ -55,6 +55,7 @@ TABLES = (
             "bits/byte": "bits_per_byte",
             "words right": "word_accuracy",
             "rare words right": "rare_accuracy",
+            "numbers right": "number_accuracy",
             "steps": "steps",
             "parameters": "params",
         },
@@ -200,7 +201,7 @@ def _accuracies(where: Path, documents: Sequence[bytes], groups: np.ndarray) -> 
     """Returns the share of words that the model in `where` gets right, of all and by group, and how many they are."""
     done = where / "words.json"
     if done.exists():
-        return read_json(done, needs=("word_accuracy", "rare_accuracy", "group_accuracy", "group_words"))
+        return read_json(done, needs=("word_accuracy", "rare_accuracy", "number_accuracy", "group_words"))
     right = words_right(run.load_model(where).score(documents), documents)
 
     def share(of: np.ndarray) -> float | None:
@@ -209,6 +210,7 @@ def _accuracies(where: Path, documents: Sequence[bytes], groups: np.ndarray) -> 
     found = {
         "word_accuracy": share(groups != _NEITHER),
         "rare_accuracy": share((groups >= 0) & (groups < _RARE)),
+        "number_accuracy": share(groups == _NUMBERS),
         "group_accuracy": {name: share(groups == index) for index, name in enumerate(GROUPS)},
         "group_words": {name: int((groups == index).sum()) for index, name in enumerate(GROUPS)},
     }
