@@ -45,17 +45,29 @@ class Task:
             return 2 * (self.size + self.questions)
         return 2 * self.size * (self.examples + self.questions)
 
-    def batch(self, generator: np.random.Generator, rows: int, alphabet: np.ndarray, end_of_document: int) -> Batch:
+    def batch(
+        self, generator: np.random.Generator, rows: int, alphabet: np.ndarray, end_of_document: int, fewest: int = 0
+    ) -> Batch:
         """Draws `rows` rows of T positions over the ids in `alphabet` [A]; only answers count in the loss.
+
+        Args:
+          generator: of every choice.
+          rows: B.
+          alphabet: int [A].
+          end_of_document: the id that rows start with.
+          fewest: rows of smaller tasks among the others, of any size from this to `size`, with more questions instead;
+            0 for none. Small ones are learned sooner, and help with the larger.
 
         Raises:
           SpecError: the alphabet is smaller than what a row needs: 2 `size` different symbols for `lookup`, `size` for
-            `permutation`.
+            `permutation`; or `fewest` is above `size` or 1.
         """
         needed = 2 * self.size if self.kind == "lookup" else self.size
         check(len(alphabet) >= needed, "alphabet", len(alphabet), f"use at least {needed} symbols.")
+        check(not fewest or 2 <= fewest <= self.size, "fewest", fewest, f"use 0, or 2 to {self.size}.")
         make = self._lookup if self.kind == "lookup" else self._permutation
-        drawn = [make(generator, alphabet) for _ in range(rows)]
+        sizes = generator.integers(fewest or self.size, self.size + 1, rows)
+        drawn = [make(generator, alphabet, size) for size in sizes.tolist()]
         targets = np.stack([symbols for symbols, _ in drawn]).astype(np.int32)
         asked = np.stack([asked for _, asked in drawn]).astype(np.float32)
         ids = np.concatenate([np.full((rows, 1), end_of_document, np.int32), targets[:, :-1]], axis=1)
@@ -64,16 +76,18 @@ class Task:
         arrays = {"ids": ids, "targets": targets, "loss_mask": asked, "segment_ids": ones, "units": ones}
         return Batch(**arrays, positions=positions)  # type: ignore[arg-type]  # host arrays
 
-    def _lookup(self, generator: np.random.Generator, alphabet: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        pairs = generator.choice(alphabet, (self.size, 2), replace=False)
-        asked = pairs[generator.integers(0, self.size, self.questions)]
+    def _lookup(self, generator: np.random.Generator, alphabet: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+        pairs = generator.choice(alphabet, (size, 2), replace=False)
+        asked = pairs[generator.integers(0, size, self.length // 2 - size)]
         symbols = np.concatenate([pairs.ravel(), asked.ravel()])
         place = np.arange(self.length)
-        return symbols, (place >= 2 * self.size) & (place % 2 == 1)
+        return symbols, (place >= 2 * size) & (place % 2 == 1)
 
-    def _permutation(self, generator: np.random.Generator, alphabet: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        order = generator.permutation(self.size)
-        groups = [generator.choice(alphabet, self.size, replace=False) for _ in range(self.examples + self.questions)]
-        symbols = np.concatenate([np.concatenate([group, group[order]]) for group in groups])
-        group, place = np.divmod(np.arange(self.length), 2 * self.size)
-        return symbols, (group >= self.examples) & (place >= self.size)
+    def _permutation(
+        self, generator: np.random.Generator, alphabet: np.ndarray, size: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        order = generator.permutation(size)
+        groups = [generator.choice(alphabet, size, replace=False) for _ in range(-(-self.length // (2 * size)))]
+        symbols = np.concatenate([np.concatenate([group, group[order]]) for group in groups])[: self.length]
+        group, place = np.divmod(np.arange(self.length), 2 * size)
+        return symbols, (group >= self.examples) & (place >= size)

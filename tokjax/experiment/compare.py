@@ -21,6 +21,7 @@ from tokjax.data.windows import TokenStream, token_stream
 from tokjax.experiment import run
 from tokjax.experiment.contenders import Budget, Contender, contender, folder, row_length
 from tokjax.experiment.environment import describe as describe_environment
+from tokjax.experiment.rates import LEARNING_RATE_RULE, SWEEP_FRACTION, best_rate, sweep_rates
 from tokjax.experiment.run import Interrupted
 from tokjax.measure.cost import (
     flops_per_byte,
@@ -32,16 +33,8 @@ from tokjax.measure.cost import (
 from tokjax.text.fitted import Fitted
 from tokjax.train import checkpoint, read_evaluations
 
-LEARNING_RATE_STEP = math.sqrt(10.0)
-SWEEP_FRACTION = 0.25  # of the budget, per candidate
-MAX_CANDIDATES = 5
 CURVE_POINTS = 6  # evaluations of a full run, for the curve against FLOPs
 MIN_STEPS = 4  # of the shortest run
-LEARNING_RATE_RULE = (
-    "from the recipe's rate, one step of sqrt(10) up and one down, each trained on a quarter of the budget with "
-    f"seed 0; while the best is at an end, one step further (at most {MAX_CANDIDATES} rates); best on the validation "
-    "split"
-)
 
 _TRAINED = ("valid_bits_per_byte", "curve", "seconds", "peak_memory_bytes")  # what trained.json holds
 
@@ -180,38 +173,31 @@ def _sweep(
     """Returns the best learning rate by `LEARNING_RATE_RULE`, and what was tried."""
     base = prepared.config["optimizer"]["learning_rate"]
     share = Budget.parse(spec.budget).share(SWEEP_FRACTION)
-    tried: dict[int, float] = {}
 
-    def attempt(exponent: int) -> None:
-        rate = base * LEARNING_RATE_STEP**exponent
+    def attempt(rate: float) -> float:
         where = directory / "sweep" / folder(prepared.name) / f"{rate:.2e}"
         try:
             result = _run(prepared, where, share, rate, 0, evaluations=1, progress=progress)
-        except NumericsError:  # a rate that is too high is an answer; a rerun need not find it again
+        except NumericsError:  # a rerun need not find it again
             result = dict.fromkeys(_TRAINED)
             write_text(where / "trained.json", json.dumps(result))
         bits = result["valid_bits_per_byte"]
-        tried[exponent] = math.inf if bits is None else bits
-        say(f"{prepared.name} learning rate {rate:.2e}: {tried[exponent]:.3f} bits/byte on validation")
+        cost = math.inf if bits is None else bits
+        say(f"{prepared.name} learning rate {rate:.2e}: {cost:.3f} bits/byte on validation")
+        return cost
 
-    for exponent in (0, -1, 1):
-        attempt(exponent)
-    best = min(tried, key=tried.__getitem__)
-    while len(tried) < MAX_CANDIDATES and best in (min(tried), max(tried)):
-        attempt(best - 1 if best == min(tried) else best + 1)
-        best = min(tried, key=tried.__getitem__)
-    if math.isinf(tried[best]):
-        raise NumericsError(f"{prepared.name}: every learning rate from {base:.2e} on diverged; lower the recipe's.")
+    tried = sweep_rates(prepared.name, base, attempt)
+    best = best_rate(tried)
     listed = [
         {
             "system": prepared.name,
-            "learning_rate": base * LEARNING_RATE_STEP**exponent,
+            "learning_rate": rate,
             "bits_per_byte": bits if math.isfinite(bits) else None,
-            "best_at_an_end": best in (min(tried), max(tried)),
+            "best_at_an_end": best in (tried[0][0], tried[-1][0]),
         }
-        for exponent, bits in sorted(tried.items())
+        for rate, bits in tried
     ]
-    return base * LEARNING_RATE_STEP**best, listed
+    return best, listed
 
 
 def run_directory(directory: Path, system: str, rate: float, seed: int) -> Path:

@@ -39,7 +39,7 @@ class Restaurant:
 
     def nll(self, ids: np.ndarray, vocab_size: int) -> np.ndarray:
         """Returns what each of `ids` int [T] costs given those before it, float64 [T] nats."""
-        seen, kinds = _history(ids)
+        seen, kinds = history(ids)
         before = np.arange(len(ids))
         new = np.where(kinds < vocab_size, self.strength + self.discount * kinds, 0.0)
         total = np.sum([before - self.discount * kinds, new], axis=0)
@@ -53,8 +53,8 @@ def fit_restaurant(texts: Sequence[np.ndarray], vocab_size: int) -> Restaurant:
     return min(rules, key=lambda rule: sum(rule.nll(ids, vocab_size).sum() for ids in texts))
 
 
-def _history(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how often each id came before, int [T], and how many kinds did, int [T]."""
+def history(ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns how often each of `ids` int [T] came before, int [T], and how many kinds had come before it, int [T]."""
     order = np.argsort(ids, kind="stable")
     run = np.arange(len(ids))
     grouped = ids[order]

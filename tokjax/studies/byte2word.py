@@ -13,7 +13,6 @@ on its own; for the probe it is in the whole text of a test document, before tha
 import collections
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -21,17 +20,16 @@ from typing import Any
 
 import numpy as np
 
-from tokjax.core.errors import NumericsError
 from tokjax.core.files import read_json, write_text
 from tokjax.core.registry import Paper, studies
 from tokjax.core.types import Source
 from tokjax.data import load_source
 from tokjax.data.python_docs import docstring_packages
 from tokjax.data.words import WordStream, change_words, word_stream
-from tokjax.experiment.compare import LEARNING_RATE_STEP
 from tokjax.experiment.config import load_config
 from tokjax.experiment.encoder import Encoder, train_encoder
 from tokjax.experiment.environment import describe
+from tokjax.experiment.rates import SWEEP_FRACTION, best_rate, sweep_rates
 from tokjax.experiment.run import Interrupted, prepare_tokenizer, sample_documents
 from tokjax.measure.cost import parameters, train_flops_per_step
 from tokjax.measure.noise import KINDS, corrupt
@@ -71,7 +69,7 @@ TABLES = (
 )
 _RATES = (0.0, 0.1, 0.2, 0.3)
 _PAR = 0.02  # of the baseline's bits: what may still be called on par
-_FRACTION = 0.25  # of the steps: what a learning rate is tried for, and what training in another language takes
+_FRACTION = 0.25  # of the steps: what training in another language takes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,19 +202,17 @@ def _train(
 
 
 def _choose_rate(study: _Study, encoder: str) -> float:
-    """Returns the learning rate with the fewest bits per word on the validation split, after a share of the steps."""
+    """Returns the learning rate with the fewest bits per word on the validation split."""
     base = study.config(encoder)["optimizer"]["learning_rate"]
     if not study.amount.sweep:
         return base
-    bits: dict[float, float] = {}
-    for rate in (base / LEARNING_RATE_STEP, base, base * LEARNING_RATE_STEP):
+
+    def attempt(rate: float) -> float:
         where = study.directory / "sweep" / encoder / f"{rate:.2e}"
-        try:
-            _train(study, encoder, where, learning_rate=rate, seed=0, fraction=_FRACTION)
-            bits[rate] = read_evaluations(where)[-1]["bits_per_word"]
-        except NumericsError:  # a rate that is too high is an answer
-            bits[rate] = math.inf
-    return min(bits, key=bits.__getitem__)
+        _train(study, encoder, where, learning_rate=rate, seed=0, fraction=SWEEP_FRACTION)
+        return read_evaluations(where)[-1]["bits_per_word"]
+
+    return best_rate(sweep_rates(encoder, base, attempt))
 
 
 def _cost_row(trained: Encoder, where: Path) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from tokjax.core.files import write_text
+from tokjax.core.files import read_json, write_text
 from tokjax.core.registry import studies
 from tokjax.core.spec import build
-from tokjax.core.types import Source
+from tokjax.core.types import Params, Source
 from tokjax.data import load_source
 from tokjax.data.reasoning import Task
 from tokjax.embed.lexinvariant import HUANG
@@ -27,16 +27,18 @@ from tokjax.experiment import run
 from tokjax.experiment.compare import Interrupted
 from tokjax.experiment.config import load_config
 from tokjax.experiment.environment import describe
+from tokjax.experiment.rates import SWEEP_FRACTION, best_rate, sweep_rates
 from tokjax.measure.decipher import decipher, fit_decipherer, key_accuracy, match_frequencies, stretches
-from tokjax.measure.exchangeable import fit_restaurant
+from tokjax.measure.exchangeable import fit_restaurant, history
 from tokjax.studies.result import Claim, Result, Rows, Table, choose_sources, if_held, shown, values_by
 from tokjax.systems.language.lm import Lm
-from tokjax.train import OptimizerSpec, TrainSpec, fit
+from tokjax.train import OptimizerSpec, TrainSpec, fit, read_evaluations
 
 _MODELS = ("standard", "lexinvariant")
 _SOURCES = {"prose": "letters:joined:4096:pydocs", "code": "stdlib"}
 _CIPHERS = "prose"  # the text that is enciphered
-_TASKS = {"lookup": Task("lookup", 8), "permutation": Task("permutation", 4)}
+_TASKS = {"lookup": Task("lookup", 4, questions=12), "permutation": Task("permutation", 3)}
+_FEWEST = 2  # of the sizes of a task that are trained on; answers are counted at the largest
 TABLES = (
     Table("text", {"text": "text", "model": "model"}, {"bits/byte": "bits_per_byte", "parameters": "parameters"}),
     Table(
@@ -47,6 +49,7 @@ TABLES = (
             "lexinvariant, nats": "lexinvariant",
             "restaurant, nats": "reference",
             "gap": "gap",
+            "symbols seen": "seen",
         },
     ),
     Table(
@@ -66,7 +69,8 @@ TABLES = (
         {"accuracy": "accuracy", "guessing": "guessing"},
     ),
 )
-_SYMBOLS = 64  # of the tasks; models are trained on the first half
+_SYMBOLS = 32  # of the tasks; models are trained on the first half
+_TASK_RATE = 1e-3  # that the choice of a learning rate for a task begins at
 _KEYS = 0.996  # of the symbols of ciphers, in the paper
 
 
@@ -84,6 +88,7 @@ class _Scale:
       texts: that are deciphered, and on which the probe is fitted.
       positions: that the probe is fitted on.
       test_bytes: of test documents.
+      sweep: whether learning rates are chosen, or those of the recipe.
     """
 
     recipe: str
@@ -95,11 +100,12 @@ class _Scale:
     texts: int
     positions: int
     test_bytes: int
+    sweep: bool = True
 
 
 _SCALES = {
-    "smoke": _Scale("smoke", 128, 8, 20, 20, 16, 4, 300, 5_000),
-    "small": _Scale("small", 256, 16, 500, 600, 32, 64, 8000, 50_000),
+    "smoke": _Scale("smoke", 128, 8, 20, 20, 16, 4, 300, 5_000, sweep=False),
+    "small": _Scale("small", 256, 16, 300, 3000, 32, 64, 8000, 50_000),
     "paper": _Scale("paper", 512, 256, 250_000, 20_000, 256, 1000, 50_000, 1_000_000),
 }
 
@@ -115,30 +121,52 @@ def lexinvariant(
     shape = _SCALES[scale]
     texts = choose_sources(sources, _SOURCES)
     rows: list[dict[str, Any]] = []
-    for seed in range(seeds):
+    for name in _MODELS:
         for text, address in texts.items():
-            for name in _MODELS:
-                done = directory / f"{text}-{name}-{seed}.json"
-                if not done.exists():
-                    model = _train(shape, name, address, seed, directory / text / name / str(seed), progress)
-                    found = list(_measure(shape, model, load_source(address), name, text, seed))
-                    write_text(done, json.dumps([{"text": text, "model": name, "seed": seed, **row} for row in found]))
-                rows += json.loads(done.read_text())
+            rows += _text(shape, text, address, name, seeds, directory / text / name, progress)
         for task in _TASKS:
-            for name in _MODELS:
-                rows += _reasoning(shape, task, name, seed, directory / task / name / str(seed), progress)
+            rows += _reasoning(shape, task, name, seeds, directory / task / name, progress)
     rows += list(_gaps(rows))
     result = Result(rows=rows, claims=claims(rows), environment=describe())
     result.write(directory)
     return result
 
 
-def _train(shape: _Scale, name: str, address: str, seed: int, workdir: Path, progress: bool) -> run.Model:
+def _text(
+    shape: _Scale, text: str, address: str, name: str, seeds: int, directory: Path, progress: bool
+) -> list[dict[str, Any]]:
+    """Returns the rows of one kind of model on one text."""
+
+    def train(where: str, rate: float, seed: int, steps: int) -> run.Model:
+        return _train(shape, name, address, rate, seed, steps, directory / where, progress)
+
+    def attempt(rate: float) -> float:
+        where = f"{rate:.2e}"
+        train(where, rate, 0, round(SWEEP_FRACTION * shape.steps))
+        return read_evaluations(directory / where)[-1]["bits_per_byte"]
+
+    base = load_config(f"lexinvariant:{shape.recipe}").optimizer.learning_rate
+    rate = best_rate(sweep_rates(f"{name} on {text}", base, attempt)) if shape.sweep else base
+    rows: list[dict[str, Any]] = []
+    for seed in range(seeds):
+        done = directory / f"{seed}.json"
+        if not done.exists():
+            model = train(str(seed), rate, seed, shape.steps)
+            found = list(_measure(shape, model, load_source(address), name, text, seed))
+            write_text(done, json.dumps({"rows": found}))
+        found = read_json(done, needs=("rows",))["rows"]
+        rows += [{"text": text, "model": name, "seed": seed, "learning_rate": rate, **row} for row in found]
+    return rows
+
+
+def _train(
+    shape: _Scale, name: str, address: str, rate: float, seed: int, steps: int, workdir: Path, progress: bool
+) -> run.Model:
     config = json.loads(load_config(f"lexinvariant:{shape.recipe}").to_json()) | {"source": address}
     config["system"] |= _system(shape.recipe, name)
     config["data"] |= {"length": shape.length, "batch_size": shape.batch_size, "eval_bytes": shape.test_bytes}
-    config["train"] |= {"seed": seed, "steps": shape.steps, "eval_every": shape.steps, "checkpoint_every": shape.steps}
-    config["optimizer"]["warmup_steps"] = max(1, shape.steps // 20)
+    config["train"] |= {"seed": seed, "steps": steps, "eval_every": steps, "checkpoint_every": steps}
+    config["optimizer"] |= {"learning_rate": rate, "warmup_steps": max(1, steps // 20)}
     model, interrupted = run.train_model(config, workdir, progress=progress)
     if interrupted:
         raise Interrupted(workdir)
@@ -166,28 +194,28 @@ def _measure(
         "bits_per_byte": float(scored.nll.sum() / math.log(2) / scored.units.sum()),
         "parameters": sum(array.size for array in jax.tree.leaves(model.params)),
     }
-    yield from _by_position(place[~last], scored.nll[~last], shape.length)
+    yield from _by_position("position", place[~last], shape.length, nats=scored.nll[~last])
     if name != "lexinvariant":
         return
     vocab_size = model.system.vocab_size - 1
     train = run.sample_documents(source.split("train"), 2 * shape.test_bytes)
     # Where a model's row is full it starts anew half a row back, so the reference reads as much.
     rule = fit_restaurant([model.fitted.encode(raw)[: shape.length] for raw in train], vocab_size)
-    costs = [rule.nll(model.fitted.encode(raw)[: shape.length], vocab_size) for raw in documents]
-    places = np.concatenate([np.arange(len(cost)) for cost in costs])
-    for row in _by_position(places, np.concatenate(costs), shape.length):
-        yield {**row, "part": "reference"}
+    texts = [model.fitted.encode(raw)[: shape.length] for raw in documents]
+    places = np.concatenate([np.arange(len(ids)) for ids in texts])
+    costs, seen = np.concatenate([rule.nll(ids, vocab_size) for ids in texts]), [history(ids)[1] for ids in texts]
+    yield from _by_position("reference", places, shape.length, nats=costs, seen=np.concatenate(seen))
     if text == _CIPHERS:
         yield _ciphers(shape, model, train, list(source.split("test")), seed)
 
 
-def _by_position(place: np.ndarray, nll: np.ndarray, length: int) -> Iterator[dict[str, Any]]:
-    """Yields the mean cost in nats of symbols at places [2^i, 2^(i+1)) of their document, up to `length`."""
+def _by_position(part: str, place: np.ndarray, length: int, **values: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yields the means of symbols at places [2^i, 2^(i+1)) of their document, up to `length`."""
     first = 1
     while first < length:
         here = (place + 1 >= first) & (place + 1 < 2 * first)
         if here.any():
-            yield {"part": "position", "first": first, "nats": float(nll[here].mean())}
+            yield {"part": part, "first": first, **{name: float(of[here].mean()) for name, of in values.items()}}
         first *= 2
 
 
@@ -218,39 +246,57 @@ def _ciphers(
     }
 
 
-def _reasoning(shape: _Scale, task: str, name: str, seed: int, workdir: Path, progress: bool) -> list[dict[str, Any]]:
+def _reasoning(
+    shape: _Scale, task: str, name: str, seeds: int, directory: Path, progress: bool
+) -> list[dict[str, Any]]:
     """Trains on a task over half of the symbols; returns the accuracy of answers over them and over the others."""
-    done = workdir / "result.json"
-    if done.exists():
-        return json.loads(done.read_text())
     fields = _system(shape.recipe, name)
     sized = {"vocab_size": _SYMBOLS + 1, "backbone": fields["backbone"], "embedding": fields["embedding"]}
     system = build(Lm, sized)
-    halves = np.split(np.arange(_SYMBOLS), 2)
+    score = jax.jit(system.score)
+    halves = dict(zip(("seen", "unseen"), np.split(np.arange(_SYMBOLS), 2), strict=True))
     asked = _TASKS[task]
 
-    def batch(step: int, symbols: np.ndarray = halves[0], stream: int = 0) -> Any:
-        return asked.batch(np.random.default_rng([seed, stream, step]), shape.task_rows, symbols, _SYMBOLS)
+    def train(where: str, rate: float, seed: int, steps: int) -> Params:
+        def batch(step: int) -> Any:
+            generator = np.random.default_rng([seed, 0, step])
+            return asked.batch(generator, shape.task_rows, halves["seen"], _SYMBOLS, _FEWEST)
 
-    steps = shape.task_steps
-    state = fit(
-        system, batch, TrainSpec(steps=steps, checkpoint_every=steps, seed=seed),
-        OptimizerSpec(learning_rate=3e-3, warmup_steps=max(1, steps // 20)),
-        workdir=workdir, config={"task": task, "model": name, "seed": seed, "steps": steps}, progress=progress,
-    )  # fmt: skip
-    if state.stopped:
-        raise Interrupted(workdir)
-    score = jax.jit(system.score)
+        state = fit(
+            system, batch, TrainSpec(steps=steps, checkpoint_every=steps, seed=seed),
+            OptimizerSpec(learning_rate=rate, warmup_steps=max(1, steps // 20)), workdir=directory / where,
+            config={"task": task, "model": name, "seed": seed, "steps": steps, "rate": rate}, progress=progress,
+        )  # fmt: skip
+        if state.stopped:
+            raise Interrupted(directory / where)
+        return state.params
+
+    def answers(params: Params, symbols: np.ndarray, stream: int) -> tuple[float, float]:
+        """The share of right answers and their mean cost in nats."""
+        right = cost = total = 0.0
+        for step in range(8):
+            batch = asked.batch(np.random.default_rng([stream, step]), shape.task_rows, symbols, _SYMBOLS)
+            scores = score(params, batch)
+            right, cost = right + float(scores.correct.sum()), cost + float(scores.nll.sum())
+            total += float(batch.loss_mask.sum())
+        return right / total, cost / total
+
+    def attempt(rate: float) -> float:
+        return answers(train(f"{rate:.2e}", rate, 0, round(SWEEP_FRACTION * shape.task_steps)), halves["seen"], 1)[1]
+
+    rate = best_rate(sweep_rates(f"{name} at {task}", _TASK_RATE, attempt)) if shape.sweep else _TASK_RATE
     rows = []
-    for symbols, half in (("seen", halves[0]), ("unseen", halves[1])):
-        results = [(score(state.params, b).correct.sum(), b.loss_mask.sum()) for b in
-                   (batch(step, half, 1) for step in range(8))]  # fmt: skip
-        right, total = (float(sum(column)) for column in zip(*results, strict=True))
-        rows.append({
-            "part": "reasoning", "task": task, "model": name, "seed": seed, "symbols": symbols,
-            "accuracy": right / total, "guessing": 1 / asked.size,
-        })  # fmt: skip
-    write_text(done, json.dumps(rows))
+    for seed in range(seeds):
+        done = directory / f"{seed}.json"
+        if not done.exists():
+            params = train(str(seed), rate, seed, shape.task_steps)
+            right = {symbols: answers(params, half, 2)[0] for symbols, half in halves.items()}
+            write_text(done, json.dumps(right))
+        for symbols, accuracy in read_json(done, needs=halves).items():
+            rows.append({
+                "part": "reasoning", "task": task, "model": name, "seed": seed, "symbols": symbols,
+                "accuracy": accuracy, "guessing": 1 / asked.size, "learning_rate": rate,
+            })  # fmt: skip
     return rows
 
 
@@ -303,26 +349,25 @@ def _gaps(rows: Rows) -> Iterator[dict[str, Any]]:
     """Yields the models and the reference side by side, by position."""
     for seed in sorted({row["seed"] for row in rows}):
         for text in ("prose", "code"):
-            reference = _nats(rows, "reference", text, "lexinvariant", seed)
+            reference, seen = (
+                _values(rows, field, "reference", text, "lexinvariant", seed) for field in ("nats", "seen")
+            )
             for first, gap in gap_by_position(rows, text, seed).items():
                 models = {
-                    name: _nats(rows, "position", text, name, seed)[first] for name in ("standard", "lexinvariant")
+                    name: _values(rows, "nats", "position", text, name, seed)[first]
+                    for name in ("standard", "lexinvariant")
                 }
                 yield {"part": "gap", "text": text, "seed": seed, "first": first, **models,
-                       "reference": reference.get(first), "gap": gap}  # fmt: skip
+                       "reference": reference.get(first), "seen": seen.get(first), "gap": gap}  # fmt: skip
 
 
 def gap_by_position(rows: Rows, text: str, seed: int) -> dict[int, float]:
     """Returns, for each range of positions, how far the lexinvariant perplexity is above the standard one, over it."""
 
-    ours, theirs = (_nats(rows, "position", text, model, seed) for model in ("lexinvariant", "standard"))
+    ours, theirs = (_values(rows, "nats", "position", text, model, seed) for model in ("lexinvariant", "standard"))
     return {first: math.expm1(ours[first] - theirs[first]) for first in sorted(ours.keys() & theirs.keys())}
 
 
-def _nats(rows: Rows, part: str, text: str, model: str, seed: int) -> dict[int, float]:
-    key = (part, text, model, seed)
-    return {row["first"]: row["nats"] for row in rows if _key(row) == key}
-
-
-def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    return row["part"], row.get("text"), row.get("model"), row["seed"]
+def _values(rows: Rows, field: str, part: str, text: str, model: str, seed: int) -> dict[int, float]:
+    wanted = {"part": part, "text": text, "model": model, "seed": seed}
+    return {row["first"]: row[field] for row in rows if wanted.items() <= row.items()}
