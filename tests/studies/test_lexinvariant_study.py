@@ -39,11 +39,12 @@ def test_claims_that_hold():
     assert [claim.outcome for claim in said] == 6 * ["reproduced"]
     assert said[0].ours == "6.5 ± 0.2x at symbol 2, 0.67 ± 0.04x from symbol 256 on"
     assert said[3].ours == "99.7% ± 0.0% of the symbols; 30.0% ± 0.0% by frequency alone"
-    assert said[4].ours == "91.0% ± 2.5% against 11.0% ± 2.5% right"
+    assert said[4].ours == "91.0% ± 2.5% against 11.0% ± 2.5% right; guessing 25%"
 
 
 @pytest.mark.parametrize(
-    ("given", "wrong"), [({"late_gap": 1.5}, [0, 1]), ({"recovered": 0.99}, [3]), ({"unseen": 0.11}, [4, 5])]
+    ("given", "wrong"),
+    [({"late_gap": 1.5}, [0, 1]), ({"recovered": 0.99}, [3]), ({"unseen": 0.3}, [5]), ({"unseen": 0.2}, [4, 5])],
 )
 def test_claims_that_do_not(given, wrong):
     assert [i for i, claim in enumerate(claims(rows(**given))) if claim.outcome == "not reproduced"] == wrong
@@ -68,6 +69,9 @@ def test_it_runs_and_goes_on(tmp_path):
         assert row.get("nats", 1.0) > 0
     trained = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")}
     assert len(trained) == 8
+    for row in result.rows:
+        if row["part"] == "gap" and row["seen"] is not None:
+            assert 0 <= row["seen"] <= row["first"] * 2
     again = lexinvariant(scale="smoke", seeds=1, directory=tmp_path, progress=False)
     assert again.rows == result.rows == json.loads((tmp_path / "result.json").read_text())["rows"]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("metrics.jsonl")} == trained
