@@ -82,7 +82,7 @@ def test_keys_of_rows_give_each_row_what_its_key_gives_all(name):
     for row in range(3):
         part = slice(row, row + 1)
         alone = vectors_of(name, batch.ids[part], batch.segment_ids[part], keys[row])
-        np.testing.assert_allclose(together[part], alone, atol=1e-6)  # products of other shapes
+        np.testing.assert_allclose(together[part], alone, atol=1e-5)  # products of other shapes
 
 
 @every_embedding_of_ids

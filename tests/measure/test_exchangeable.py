@@ -45,11 +45,14 @@ def test_all_texts_of_a_length_sum_to_one():
 def test_fitting_finds_what_made_the_texts():
     generator, true = np.random.default_rng(0), Restaurant(0.0, 8.0)
     texts = []
-    for _ in range(20):
+    for _ in range(12):
         text = np.zeros(0, np.int64)
         for _ in range(150):
-            cost = [true.nll(np.append(text, symbol), 200)[-1] for symbol in range(200)]
-            text = np.append(text, generator.choice(200, p=np.exp(-np.array(cost))))
+            seen = np.unique(text)
+            candidates = np.append(seen, len(seen))  # ids are given in the order of their first use
+            chances = np.exp([-true.nll(np.append(text, symbol), 200)[-1] for symbol in candidates])
+            chances[-1] *= 200 - len(seen)
+            text = np.append(text, generator.choice(candidates, p=chances))
         texts.append(text)
     found = fit_restaurant(texts, 200)
     assert found.discount <= 0.2 and 4 <= found.strength <= 16

@@ -1,7 +1,6 @@
 """A run that was stopped, however, ends in the same bits as one that was not."""
 
 import dataclasses
-import os
 import random
 import signal
 import subprocess
@@ -10,7 +9,6 @@ import time
 from pathlib import Path
 
 import chex
-import jax
 import pytest
 import tiny_system
 from tiny_system import train
@@ -35,15 +33,8 @@ def assert_same_bits(one, other):
 
 def spawn(workdir, steps, delay):
     """Starts the tiny run in a process of its own; returns once it is about to train."""
-    environment = {
-        **os.environ,
-        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-    }
     process = subprocess.Popen(
         [sys.executable, tiny_system.__file__, str(workdir), str(steps), str(delay)],
-        env=environment,
         stdout=subprocess.PIPE,
         text=True,
     )
