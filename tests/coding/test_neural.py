@@ -173,7 +173,7 @@ def test_counts_of_another_program_do_not_decode(params, engine):
             assert decodes(texts[:, row], stepwise[:, row], again[:, (row + 5) % SPEC.rows])
             if not decodes(texts[:, row], stepwise[:, row], parallel[:, row]):
                 return
-    pytest.skip("on this machine the two programs differ too little to be seen")
+    pytest.fail("no text was found that counts of the other program do not decode")
 
 
 def test_another_batch_shape_is_refused(tables, engine):

@@ -45,7 +45,7 @@ def test_all_texts_of_a_length_sum_to_one():
 def test_fitting_finds_what_made_the_texts():
     generator, true = np.random.default_rng(0), Restaurant(0.0, 8.0)
     texts = []
-    for _ in range(12):
+    for _ in range(20):
         text = np.zeros(0, np.int64)
         for _ in range(150):
             seen = np.unique(text)

@@ -201,7 +201,9 @@ def _accuracies(where: Path, documents: Sequence[bytes], groups: np.ndarray) -> 
     """Returns the share of words that the model in `where` gets right, of all and by group, and how many they are."""
     done = where / "words.json"
     if done.exists():
-        return read_json(done, needs=("word_accuracy", "rare_accuracy", "number_accuracy", "group_words"))
+        return read_json(
+            done, needs=("word_accuracy", "rare_accuracy", "number_accuracy", "group_accuracy", "group_words")
+        )
     right = words_right(run.load_model(where).score(documents), documents)
 
     def share(of: np.ndarray) -> float | None:
