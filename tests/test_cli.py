@@ -38,13 +38,21 @@ def test_help_names_every_command():
     shown = tokjax("--help").stdout.decode()
     for command in (
         "compare", "train", "eval", "sample", "fit", "encode", "decode", "study", "systems", "tokenizers", "sources",
-        "papers", "tokenize", "export",
+        "images", "papers", "tokenize", "export",
     ):  # fmt: skip
         assert f"\n    {command}" in shown
 
 
 @pytest.mark.parametrize(
-    ("command", "holds"), [("systems", "hat"), ("tokenizers", "bpe"), ("sources", "pydocs"), ("papers", "2501.10322")]
+    ("command", "holds"),
+    [
+        ("systems", "hat"),
+        ("tokenizers", "bpe"),
+        ("sources", "pydocs"),
+        ("images", "digits"),
+        ("quantizers", "fsq"),
+        ("papers", "2501.10322"),
+    ],
 )
 def test_lists(command, holds):
     assert holds in tokjax(command).stdout.decode()

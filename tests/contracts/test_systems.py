@@ -162,7 +162,7 @@ def test_probabilities_sum_to_one_and_gradients_flow(name):
     batch = stream_batch(ids)
     batch = batch.replace(targets=jnp.roll(ids, -1, axis=1), loss_mask=jnp.ones(ids.shape), units=jnp.ones_like(ids))
     (loss, (_, aux)), gradients = jax.jit(jax.value_and_grad(system.loss, has_aux=True))(
-        params, system.init_state(), batch, jax.random.key(0)
+        params, system.init_state(jax.random.key(0)), batch, jax.random.key(0)
     )
     chex.assert_tree_all_finite((loss, gradients))
     assert 0.5 * np.log(system.vocab_size) < loss < 2.0 * np.log(system.vocab_size)

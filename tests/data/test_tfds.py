@@ -8,7 +8,7 @@ import tensorflow_datasets
 
 from tokjax.core.errors import SourceError
 from tokjax.data import load_source
-from tokjax.data.tfds import _examples
+from tokjax.data.tfds import open_examples
 
 TEXTS = [f"text {number} é" for number in range(120)]
 
@@ -75,9 +75,9 @@ def test_mistakes_name_the_remedy(prepared, tmp_path, monkeypatch, rest, message
 
 def test_examples_lost_by_a_format_are_noticed():
     splits = {"train": types.SimpleNamespace(num_examples=3)}
-    builder = types.SimpleNamespace(info=types.SimpleNamespace(splits=splits), as_data_source=lambda split: [{}, {}])
+    builder = types.SimpleNamespace(info=types.SimpleNamespace(splits=splits), as_data_source=lambda **_: [{}, {}])
     with pytest.raises(SourceError, match="2 examples can be read, but 3 were written"):
-        _examples(builder, "train", where="tfds:x")
+        open_examples(builder, "train", where="tfds:x")
 
 
 def test_examples_lost_in_a_file_are_noticed(tmp_path):

@@ -153,7 +153,7 @@ def test_loss_at_birth_and_gradients(case):
     params = materialize(system.declare(), jax.random.key(1))
     batch = train_rows(cut_rows(stream(), system.row_shape(LENGTH)), 0, seed=0, batch_size=8, rate=0.3)
     (loss, (_, aux)), gradients = jax.jit(jax.value_and_grad(system.loss, has_aux=True))(
-        params, system.init_state(), batch, jax.random.key(0)
+        params, system.init_state(jax.random.key(0)), batch, jax.random.key(0)
     )
     chex.assert_tree_all_finite((loss, gradients))
     uniform = np.minimum(batch.target_counts, 4).sum() / (batch.target_counts > 0).sum() * np.log(VOCABULARY)

@@ -28,7 +28,7 @@ class Tiny(System):
             "second": Param((self.hidden, WIDTH), ("mlp", "embed"), fan_in(self.hidden)),
         }
 
-    def init_state(self):
+    def init_state(self, key):
         return {"mean": jnp.zeros((WIDTH,), jnp.float32)}
 
     def loss(self, params, state, batch, key):

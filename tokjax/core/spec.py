@@ -72,8 +72,14 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     return value
 
 
-def read_value(text: str) -> int | float | bool | str:
-    """Returns what a field's value is when written on a command line: a number, True, False, or else the text."""
+def read_value(text: str) -> Any:
+    """Returns what a field's value is when written on a command line.
+
+    A number, True, False, a tuple of numbers with commas between them, or else the text.
+    """
+    if "," in text:
+        values = tuple(read_value(part) for part in text.split(","))
+        return values if all(type(value) in (int, float) for value in values) else text
     if text in ("True", "False"):
         return text == "True"
     for number in (int, float):

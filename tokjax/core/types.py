@@ -1,6 +1,6 @@
 """The types on the arrows of the data flow: Source -> Tokenizer -> Batch -> System -> Scores.
 
-Letters: `B` batch, `T` tokens, `V` vocabulary.
+Letters: `B` batch, `T` tokens, `V` vocabulary, `D` width, `S` codes of a vector.
 """
 
 import abc
@@ -148,6 +148,25 @@ class Scores:
 Aux = dict[str, tuple[jax.Array, jax.Array]]  # metric name -> (sum, count), merged outside jit
 
 
+@flax.struct.dataclass
+class Quantized:
+    """What a quantizer makes of vectors [..., D].
+
+    Attributes:
+      codes: int32 [...], or [..., S] where a vector has S codes; -1 where there is none.
+      vectors: [..., D], what the codes stand for, with a gradient to what was quantized.
+      loss: float32 scalar, to be added to what is trained; its terms are means over vectors and channels.
+      state: what the next step starts from; unchanged outside training.
+      stats: metrics of this batch of codes.
+    """
+
+    codes: jax.Array
+    vectors: jax.Array
+    loss: jax.Array
+    state: Params
+    stats: Aux
+
+
 class System(abc.ABC):
     """What one paper adds: a frozen spec with pure functions over parameter pytrees."""
 
@@ -163,6 +182,7 @@ class System(abc.ABC):
     def flops(self, batch_size: int, length: int) -> float:
         """Returns the forward FLOPs (multiply and add are two) of one batch of this static shape."""
 
-    def init_state(self) -> Params:
+    def init_state(self, key: jax.Array) -> Params:
         """Returns the initial non-trained state; most systems have none."""
+        del key
         return {}

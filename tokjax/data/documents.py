@@ -2,20 +2,16 @@
 
 import contextvars
 import dataclasses
-import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from tokjax.core import registry
-from tokjax.core.errors import SourceError, UnknownNameError, nearest
+from tokjax.core.errors import SourceError, nearest
+from tokjax.data.address import open_address
+from tokjax.data.splits import DIGEST_BYTES, SPLITS, digest, empty_split, fingerprint, first_of_each, split_numbers
 
-# Share of the hash space that each split takes; the names are in order along it.
-SPLITS = {"train": 0.90, "valid": 0.05, "test": 0.05}
-
-_DIGEST_BYTES = 16
 # What `reopen_source` knows of the documents of the source that is being opened.
 _found_earlier: contextvars.ContextVar[dict[str, np.ndarray] | None] = contextvars.ContextVar("found", default=None)
 
@@ -58,7 +54,7 @@ class Documents:
     def __getitem__(self, index: int) -> bytes:
         self._require_documents()
         record = self.records[int(self.indices[index])]
-        if _digest(record) != self.digests[index].tobytes():
+        if digest(record) != self.digests[index].tobytes():
             raise SourceError(f"{self.name}: document {index} changed since the source was opened. Open it again.")
         return record
 
@@ -76,7 +72,7 @@ class Documents:
         """
         if name not in SPLITS:
             raise SourceError(f"{self.name}: no split {name!r}.{nearest(name, SPLITS)}")
-        chosen = np.flatnonzero(_split_numbers(self.digests) == list(SPLITS).index(name))
+        chosen = np.flatnonzero(split_numbers(self.digests) == list(SPLITS).index(name))
         return dataclasses.replace(
             self,
             name=f"{self.name}/{name}",
@@ -93,14 +89,11 @@ class Documents:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the digests of all documents in order, 16 hex digits."""
-        return hashlib.sha256(self.digests.tobytes()).hexdigest()[:16]
+        return fingerprint(self.digests)
 
     def _require_documents(self) -> None:
         if not len(self):
-            raise SourceError(
-                f"{self.name} is empty: splits are drawn by content hash, and the source has only "
-                f"{self.opened} document{'s' * (self.opened != 1)}. {self.advice}, so that each split gets some."
-            )
+            raise empty_split(self.name, self.opened, "document", self.advice)
 
 
 def open_documents(name: str, records: Records, *, advice: str = "Add documents") -> Documents:
@@ -120,18 +113,18 @@ def open_documents(name: str, records: Records, *, advice: str = "Add documents"
     digests, sizes = bytearray(), []
     for index in range(len(records)):
         record = records[index]
-        digests += _digest(record)
+        digests += digest(record)
         sizes.append(len(record))
     if not any(sizes):
         found = f"{len(sizes)} records of 0 bytes" if sizes else "no records"
         raise SourceError(f"{name}: nothing to read, found {found}. {advice}.")
-    halves = np.frombuffer(bytes(digests), dtype=[("high", ">u8"), ("low", ">u8")])
-    kept = np.sort(np.unique(halves, return_index=True)[1]).astype(np.int64)
+    found_digests = np.frombuffer(bytes(digests), np.uint8).reshape(-1, DIGEST_BYTES)
+    kept = first_of_each(found_digests)
     return Documents(
         name=name,
         records=records,
         indices=kept,
-        digests=halves.view(np.uint8).reshape(-1, _DIGEST_BYTES)[kept],
+        digests=found_digests[kept],
         sizes=np.asarray(sizes, np.int64)[kept],
         duplicates=len(sizes) - len(kept),
         opened=len(kept),
@@ -146,10 +139,7 @@ def load_source(uri: str) -> Documents:
       UnknownNameError: no source has that name or scheme.
       SourceError: the data is missing, empty or cannot be decoded.
     """
-    scheme, _, rest = uri.partition(":")
-    if scheme not in registry.sources and (Path(uri).exists() or "/" in uri):
-        raise UnknownNameError(f"Unknown source {uri!r}. To read files, write 'file:{uri}'.")
-    return registry.sources[scheme](rest)
+    return open_address(registry.sources, uri, files="file")
 
 
 def reopen_source(uri: str, *, indices: np.ndarray, digests: np.ndarray, sizes: np.ndarray) -> Documents:
@@ -189,13 +179,3 @@ def describe(source: Documents) -> dict[str, Any]:
         "fingerprint": source.fingerprint,
         "splits": {name: {"documents": len(split), "bytes": split.size} for name, split in splits.items()},
     }
-
-
-def _digest(record: bytes) -> bytes:
-    return hashlib.blake2b(record, digest_size=_DIGEST_BYTES).digest()
-
-
-def _split_numbers(digests: np.ndarray) -> np.ndarray:
-    """Returns the position in `SPLITS` of each digest [N, 16], from its first 8 bytes as a fraction of 2**64."""
-    fraction = digests[:, :8].copy().view(">u8")[:, 0].astype(np.float64) / 2.0**64
-    return np.searchsorted(np.cumsum(list(SPLITS.values()))[:-1], fraction, side="right")

@@ -22,13 +22,8 @@ def tfds(rest: str) -> Documents:
       SourceError: the data set is not prepared, not in a random-access format, or lacks the split or field.
     """
     place, options = split_options("tfds", rest, split="train", field="text", download="false")
-    if not place:
-        raise SourceError("tfds: names no data set. Write 'tfds:NAME' or 'tfds:FOLDER'.")
-    if options["download"] not in ("true", "false"):
-        raise SourceError(f"tfds:{rest}: download={options['download']}; expected 'true' or 'false'.")
-    folder = Path(place).expanduser()
-    builder = _builder_in(folder) if folder.is_dir() else _builder_named(place, download=options["download"] == "true")
-    examples = _examples(builder, options["split"], where=f"tfds:{rest}")
+    builder = open_builder("tfds", place, download=options["download"])
+    examples = open_examples(builder, options["split"], where=f"tfds:{rest}")
     return open_documents(f"tfds:{rest}", TextField(examples, options["field"], where=f"tfds:{rest}"))
 
 
@@ -42,10 +37,7 @@ class TextField:
         return len(self._examples)
 
     def __getitem__(self, index: int) -> bytes:
-        try:
-            example = self._examples[index]
-        except (RuntimeError, ValueError, OSError) as error:
-            raise SourceError(f"{self._where}: example {index} cannot be read ({error}). Prepare it again.") from error
+        example = read_example(self._examples, index, where=self._where)
         if self._field not in example:
             known = nearest(self._field, example)
             raise SourceError(f"{self._where}: no field {self._field!r}.{known} Choose one with '?field='.")
@@ -57,47 +49,44 @@ class TextField:
         return value
 
 
-def _builder_in(folder: Path) -> Any:
-    import tensorflow_datasets
+def open_builder(scheme: str, place: str, *, download: str) -> Any:
+    """Returns the TFDS builder of a prepared data set.
 
-    prepared = sorted(path.parent for path in folder.rglob("dataset_info.json"))
-    if len(prepared) != 1:
-        found = f"several data sets: {', '.join(map(str, prepared))}" if prepared else "no dataset_info.json"
-        raise SourceError(f"tfds:{folder} holds {found}. Name the folder of one prepared data set and version.")
-    try:
-        return tensorflow_datasets.builder_from_directory(prepared[0])
-    except (ValueError, KeyError, OSError) as error:
-        raise SourceError(f"tfds:{prepared[0]}: cannot be opened ({error}). Prepare the data set again.") from error
+    Args:
+      scheme: of the source, for messages.
+      place: a folder that holds one, or a name in TFDS's data folder.
+      download: 'true' to fetch and prepare a name that is not there, or 'false'.
 
-
-def _builder_named(name: str, *, download: bool) -> Any:
-    import tensorflow_datasets
-
-    try:
-        builder = tensorflow_datasets.builder(name, file_format="array_record")
-    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise SourceError(f"tfds:{name}: neither a folder nor a data set that TFDS knows ({reason})") from error
-    if download:
-        try:
-            builder.download_and_prepare()
-        except (ImportError, OSError, RuntimeError, ValueError) as error:
-            raise SourceError(f"tfds:{name}: cannot be fetched and prepared here ({error}).") from error
-    elif not builder.info.splits:
-        raise SourceError(
-            f"tfds:{name} is not prepared in {builder.data_dir}. Add '?download=true' to fetch it, or give the folder "
-            "of a prepared copy."
-        )
-    return builder
+    Raises:
+      SourceError: there is none, or it cannot be opened.
+    """
+    if not place:
+        raise SourceError(f"{scheme}: names no data set. Write '{scheme}:NAME' or '{scheme}:FOLDER'.")
+    if download not in ("true", "false"):
+        raise SourceError(f"{scheme}:{place}: download={download}; expected 'true' or 'false'.")
+    folder, where = Path(place).expanduser(), f"{scheme}:{place}"
+    return _builder_in(folder, where) if folder.is_dir() else _builder_named(place, where, download=download == "true")
 
 
-def _examples(builder: Any, split: str, *, where: str) -> Sequence[dict[str, Any]]:
-    """Returns the data source of one split, after checking that it holds as many examples as were written."""
+def open_examples(
+    builder: Any, split: str, *, where: str, decoders: dict[str, Any] | None = None
+) -> Sequence[dict[str, Any]]:
+    """Returns the data source of one split, after checking that it holds as many examples as were written.
+
+    Args:
+      builder: of the data set.
+      split: one of its own.
+      where: the address, for messages.
+      decoders: how to decode some features, if not as TFDS would.
+
+    Raises:
+      SourceError: no such split, or it is not in a random-access format.
+    """
     splits = builder.info.splits
     if split not in splits:
         raise SourceError(f"{where}: no split {split!r}.{nearest(split, splits)} Choose one with '?split='.")
     try:
-        examples = builder.as_data_source(split=split)
+        examples = builder.as_data_source(split=split, decoders=decoders)
         count = len(examples)
     except ImportError as error:
         raise SourceError(f'{where}: reading it needs array-record. Run: pip install "tokjax[data]".') from error
@@ -111,3 +100,49 @@ def _examples(builder: Any, split: str, *, where: str) -> Sequence[dict[str, Any
             "Prepare it again with file_format='array_record'."
         )
     return examples
+
+
+def read_example(examples: Sequence[dict[str, Any]], index: int, *, where: str) -> dict[str, Any]:
+    """Returns one example.
+
+    Raises:
+      SourceError: it is damaged.
+    """
+    try:
+        return examples[index]
+    except (RuntimeError, ValueError, OSError) as error:
+        raise SourceError(f"{where}: example {index} cannot be read ({error}). Prepare it again.") from error
+
+
+def _builder_in(folder: Path, where: str) -> Any:
+    import tensorflow_datasets
+
+    prepared = sorted(path.parent for path in folder.rglob("dataset_info.json"))
+    if len(prepared) != 1:
+        found = f"several data sets: {', '.join(map(str, prepared))}" if prepared else "no dataset_info.json"
+        raise SourceError(f"{where} holds {found}. Name the folder of one prepared data set and version.")
+    try:
+        return tensorflow_datasets.builder_from_directory(prepared[0])
+    except (ValueError, KeyError, OSError) as error:
+        raise SourceError(f"{where}: {prepared[0]} cannot be opened ({error}). Prepare the data set again.") from error
+
+
+def _builder_named(name: str, where: str, *, download: bool) -> Any:
+    import tensorflow_datasets
+
+    try:
+        builder = tensorflow_datasets.builder(name, file_format="array_record")
+    except (tensorflow_datasets.core.DatasetNotFoundError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SourceError(f"{where}: neither a folder nor a data set that TFDS knows ({reason})") from error
+    if download:
+        try:
+            builder.download_and_prepare()
+        except (ImportError, OSError, RuntimeError, ValueError) as error:
+            raise SourceError(f"{where}: cannot be fetched and prepared here ({error}).") from error
+    elif not builder.info.splits:
+        raise SourceError(
+            f"{where} is not prepared in {builder.data_dir}. Add '?download=true' to fetch it, or give the folder "
+            "of a prepared copy."
+        )
+    return builder

@@ -15,6 +15,7 @@ import numpy as np
 from tokjax.core.errors import SourceError, TokenizerError
 from tokjax.core.spec import check
 from tokjax.core.types import Batch, Source
+from tokjax.data.order import epoch_order, random_bits, rows_of_host
 
 _PADDING = -1
 
@@ -130,18 +131,13 @@ def train_batch(
     Raises:
       SpecError: a size that is not positive, or hosts that do not divide the batch.
     """
-    check(batch_size > 0 and batch_size % hosts == 0, "batch_size", batch_size, f"use a multiple of {hosts} hosts")
-    check(0 <= host < hosts, "host", host, f"use 0 to {hosts - 1}")
     check(length > 0, "length", length, "use a positive number of tokens")
-    check(step >= 0, "step", step, "count steps from 0")
-    check(0 <= seed < 2**64, "seed", seed, "use 0 to 2**64 - 1")
-    rows = batch_size // hosts
-    first = step * batch_size + host * rows
+    rows = rows_of_host(step, seed=seed, batch_size=batch_size, host=host, hosts=hosts)
     windows = max(1, stream.pairs // length)
-    starts = np.empty(rows, np.int64)
-    for row in range(rows):
-        epoch, place = divmod(first + row, windows)
-        starts[row] = _epoch_starts(seed, epoch, stream.pairs, length)[place]
+    starts = np.empty(len(rows), np.int64)
+    for index, row in enumerate(rows):
+        epoch, place = divmod(row, windows)
+        starts[index] = _epoch_starts(seed, epoch, stream.pairs, length)[place]
     columns = np.arange(length)
     pairs = (starts[:, None] + columns) % stream.pairs
     pairs = np.where(columns < stream.pairs, pairs, _PADDING)
@@ -252,12 +248,9 @@ def _assemble(stream: TokenStream, pairs: np.ndarray, scored: np.ndarray) -> Bat
 
 @functools.lru_cache(maxsize=4)
 def _epoch_starts(seed: int, epoch: int, pairs: int, length: int) -> np.ndarray:
-    """Returns the first pair of each window in the epoch's order: int64 [windows]. O(windows), once per epoch.
-
-    Sorts raw Philox bits: their stream is fixed for all NumPy versions, which NumPy does not promise of `permutation`.
-    """
+    """Returns the first pair of each window in the epoch's order: int64 [windows]. O(windows), once per epoch."""
     windows = max(1, pairs // length)
-    raw = np.random.Philox(key=np.asarray([seed, epoch], np.uint64)).random_raw(windows + 1)
+    raw = random_bits(seed, epoch, windows + 1)
     cut = int(raw[0]) % pairs if pairs >= length else 0
     starts = cut + np.argsort(raw[1:], kind="stable") * length
     starts.setflags(write=False)
@@ -266,7 +259,7 @@ def _epoch_starts(seed: int, epoch: int, pairs: int, length: int) -> np.ndarray:
 
 def sample(source: Source | Sequence[bytes], limit_bytes: int) -> list[int]:
     """Returns, in order, the indices of the documents that a fixed random order needs to reach `limit_bytes`."""
-    order = np.argsort(np.random.Philox(key=0).random_raw(len(source)), kind="stable")
+    order = epoch_order(0, 0, len(source))
     chosen, total = [], 0
     for index in order.tolist():
         if total >= limit_bytes:

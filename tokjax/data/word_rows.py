@@ -9,7 +9,6 @@ word.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator, Sequence
 
 import flax.struct
@@ -17,6 +16,7 @@ import jax
 import numpy as np
 
 from tokjax.core.spec import check
+from tokjax.data.order import epoch_order, random_fractions, rows_of_host
 from tokjax.data.words import WordStream, WordTable
 
 MASK_BYTE = 256  # the one symbol of a masked word
@@ -129,19 +129,15 @@ def train_rows(
     Raises:
       SpecError: a size outside its range, or hosts that do not divide the batch.
     """
-    check(batch_size > 0 and batch_size % hosts == 0, "batch_size", batch_size, f"use a multiple of {hosts} hosts")
-    check(0 <= host < hosts, "host", host, f"use 0 to {hosts - 1}")
-    check(step >= 0, "step", step, "count steps from 0")
     check(0 < rate < 1, "rate", rate, "use a share between 0 and 1")
-    share, shape = batch_size // hosts, rows.shape
-    first = step * batch_size + host * share
-    spans, masking = [], _Masking.empty(share, shape)
-    for index in range(share):
-        epoch, place = divmod(first + index, rows.count)
-        row = _epoch_order(seed, epoch, rows.count)[place]
+    numbers, shape = rows_of_host(step, seed=seed, batch_size=batch_size, host=host, hosts=hosts), rows.shape
+    spans, masking = [], _Masking.empty(len(numbers), shape)
+    for index, number in enumerate(numbers):
+        epoch, place = divmod(number, rows.count)
+        row = epoch_order(seed, epoch, rows.count)[place]
         spans.append((int(rows.starts[row]), int(rows.starts[row + 1])))
         is_text = rows.stream.table.is_text[rows.stream.words[slice(*spans[-1])]]
-        masking.draw(index, is_text, rate, seed, first + index)
+        masking.draw(index, is_text, rate, seed, number)
     return _assemble(rows.stream, spans, shape, masking)
 
 
@@ -232,8 +228,7 @@ class _Masking:
     def draw(self, index: int, is_text: np.ndarray, rate: float, seed: int, row: int) -> None:
         """Fills row `index` from the random bits of (seed, row)."""
         M, W, T = self.slots.shape[1], self.word.shape[1], self.piece.shape[1]
-        key = np.asarray([seed, _MASK_STREAM + row], np.uint64)
-        uniform = (np.random.Philox(key=key).random_raw(M + 2 * W + T) >> np.uint64(11)) * 2.0**-53
+        uniform = random_fractions(seed, _MASK_STREAM + row, M + 2 * W + T)
         action, order, self.word[index], self.piece[index] = np.split(uniform, np.cumsum([M, W, W]))
         words = int(is_text.sum())
         count = min(M, words, max(1, round(rate * words)))
@@ -314,11 +309,3 @@ def _read_pieces(table: WordTable, pieces: np.ndarray, action: np.ndarray, maski
     """Returns what is read of each piece, [B, T]; a random piece is any of the vocabulary."""
     drawn = (masking.piece * table.mask_piece).astype(np.int64)
     return np.where(action == _MASK, table.mask_piece, np.where(action == _RANDOM, drawn, pieces))
-
-
-@functools.lru_cache(maxsize=4)
-def _epoch_order(seed: int, epoch: int, rows: int) -> np.ndarray:
-    """Returns the order in which an epoch visits the rows, int64 [rows]; raw Philox bits are the same everywhere."""
-    order = np.argsort(np.random.Philox(key=np.asarray([seed, epoch], np.uint64)).random_raw(rows), kind="stable")
-    order.setflags(write=False)
-    return order

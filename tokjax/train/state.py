@@ -52,7 +52,7 @@ def initializer(
             step=jnp.zeros((), jnp.int32),
             params=params,
             opt_state=transform.init(params),
-            system_state=system.init_state(),
+            system_state=system.init_state(named(key, "state")),
             # The first update overwrites it; zeros of its own, because a donated buffer may appear once only.
             ema=jax.tree.map(jnp.zeros_like, params) if ema else None,
         )

@@ -11,7 +11,8 @@ import numpy as np
 
 from tokjax.core.errors import SourceError
 from tokjax.core.registry import sources
-from tokjax.data.documents import SPLITS, Documents
+from tokjax.data.documents import Documents
+from tokjax.data.splits import SPLITS
 from tokjax.data.tokenized import layout
 from tokjax.data.tokenized.layout import Dataset, Index, Record
 from tokjax.data.windows import TokenStream
