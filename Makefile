@@ -43,7 +43,7 @@ docs: env
 	$(BIN)/python docs/generate.py
 
 benchmarks: env
-	for script in splitter bpe compiled neural_coding codec startup train_step; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in splitter bpe compiled neural_coding codec startup train_step quantizers; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 clean:
 	rm -rf .venv .venv-newest demo build dist *.egg-info

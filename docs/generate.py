@@ -88,6 +88,15 @@ def _claims(results: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str, str,
         yield "train_step", what, "PyTorch, eager", row["wall_vs_eager"]
         if "wall_vs_compiled" in row:
             yield "train_step", what, "PyTorch, `torch.compile`", row["wall_vs_compiled"]
+    for row in results["quantizers"]["rows"] if "quantizers" in results else ():
+        if "speed_of_tokjax" in row and row["measure"] != "search":
+            what = f"{row['measure']}, {row['vectors']:,} vectors of {row['width']}, {row['codes']:,} codes"
+            threads = f"{row['threads']} thread" + "s" * (row["threads"] > 1)
+            yield "quantizers", f"speed of one {what}, {threads}", row["name"], row["speed_of_tokjax"]
+            yield "quantizers", f"peak memory of one {what}", row["name"], row["memory_of_tokjax"]
+        elif row["name"].startswith("torch"):
+            what = f"speed of nearest-code search, {row['vectors']:,} vectors of {row['width']}, {row['codes']:,} codes"
+            yield "quantizers", what, "`torch.cdist` and `argmin`", row["speed_of_tokjax"]
 
 
 def _benchmark_table() -> str:

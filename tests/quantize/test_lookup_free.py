@@ -189,7 +189,9 @@ def test_labels_of_random_projections_ignore_scale_and_shift_and_pass_no_gradien
     assert spec.quantize(params, state, x).vectors.shape == (100, 3)
 
 
-@pytest.mark.parametrize(("base", "better"), [("fsq:levels=5,5,5", 3.9), ("lfq", 1.5), ("fsq:levels=8,8,8", 4.0)])
+@pytest.mark.parametrize(
+    ("base", "better"), [("fsq:levels=5,5,5", 4.9), ("lfq", 1.5), ("fsq:levels=8,8,8", 7.8), ("fsq:levels=2,3,4", 2.0)]
+)
 def test_every_level_of_fixed_range_is_finer(base, better):
     errors = []
     for depth in (1, 2, 3):
@@ -197,6 +199,7 @@ def test_every_level_of_fixed_range_is_finer(base, better):
         x = 0.5 * jax.random.normal(KEY, (500, 3))
         z = spec.prepare(x)
         errors.append(float(jnp.sqrt(jnp.mean((z - spec.quantize(params, state, x).vectors) ** 2))))
+    # A level of fixed range cuts each cell of the one before into as many parts as it has codes.
     assert errors[1] < errors[0] / better and errors[2] < errors[1] / better
 
 

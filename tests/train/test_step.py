@@ -26,8 +26,8 @@ def test_accumulation_equals_the_full_batch_however_the_padding_is_spread(count,
     rows = batch(0)
     rows["mask"] = np.array([0.0 if i in masked else 1.0 for i in range(ROWS)], np.float32)
     params = materialize(system.declare(), KEY)
-    loss, gradients, _, aux = accumulate(system, params, system.init_state(jax.random.key(0)), rows, KEY, 1)
-    split_loss, split_gradients, _, split_aux = accumulate(system, params, system.init_state(jax.random.key(0)), rows, KEY, count)
+    loss, gradients, _, aux = accumulate(system, params, system.init_state(KEY), rows, KEY, 1)
+    split_loss, split_gradients, _, split_aux = accumulate(system, params, system.init_state(KEY), rows, KEY, count)
     chex.assert_trees_all_close(split_loss, loss, rtol=1e-5)
     chex.assert_trees_all_close(split_gradients, gradients, rtol=1e-4, atol=1e-6)  # order of float32 sums
     chex.assert_trees_all_close(split_aux["loss"], aux["loss"], rtol=1e-5)

@@ -22,9 +22,13 @@ def _sizes(z: jax.Array, keys: jax.Array) -> tuple[int, int]:
     return max(1, min(len(z), _TILE // codes)), codes
 
 
+def _product(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Matrix product in full float32: log normaliser and mean score nearly cancel in an entropy."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
 def _scores(z: jax.Array, keys: jax.Array, exists: jax.Array, scale: float) -> jax.Array:
-    products = jnp.matmul(z, keys.T, precision=jax.lax.Precision.HIGHEST)
-    return jnp.where(exists, scale * products, -jnp.inf)
+    return jnp.where(exists, scale * _product(z, keys.T), -jnp.inf)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
@@ -58,7 +62,7 @@ def _forward(z: jax.Array, keys: jax.Array, values: jax.Array, scale: float) -> 
             new_top = jnp.maximum(top, jnp.max(scores, axis=-1))
             shrink, weights = jnp.exp(top - new_top), jnp.exp(scores - new_top[:, None])
             total = total * shrink + jnp.sum(weights, axis=-1)
-            return (new_top, total, weighted * shrink[:, None] + weights @ values), None
+            return (new_top, total, weighted * shrink[:, None] + _product(weights, values)), None
 
         start = (jnp.full(len(z), -jnp.inf), jnp.zeros(len(z)), jnp.zeros((len(z), values.shape[-1])))
         (top, total, weighted), _ = jax.lax.scan(add, start, tiles)
@@ -84,9 +88,9 @@ def _backward(scale: float, saved: tuple, gradients: tuple[jax.Array, jax.Array]
         def of_rows(carry: tuple, row: tuple) -> tuple[tuple, jax.Array]:
             z, normaliser, d_out, shift, real = row
             weights = jnp.exp(_scores(z, keys, exists, scale) - normaliser[:, None]) * real[:, None]
-            d_scores = scale * weights * (d_out @ values.T + shift[:, None])
+            d_scores = scale * weights * (_product(d_out, values.T) + shift[:, None])
             d_keys, d_values = carry
-            return (d_keys + d_scores.T @ z, d_values + weights.T @ d_out), d_scores @ keys
+            return (d_keys + _product(d_scores.T, z), d_values + _product(weights.T, d_out)), _product(d_scores, keys)
 
         start = (jnp.zeros_like(keys), jnp.zeros_like(values))
         (d_keys, d_values), d_z = jax.lax.scan(of_rows, start, row_tiles)
@@ -121,6 +125,6 @@ def mean_attention(z: jax.Array, keys: jax.Array, normaliser: jax.Array, mask: j
 
     @jax.checkpoint
     def of_codes(keys: jax.Array) -> jax.Array:
-        return weights @ jnp.exp(_scores(z, keys, jnp.ones((), bool), scale) - normaliser[:, None])
+        return _product(weights, jnp.exp(_scores(z, keys, jnp.ones((), bool), scale) - normaliser[:, None]))
 
     return jax.lax.map(of_codes, _tiles(keys, codes)).reshape(-1)[:K]

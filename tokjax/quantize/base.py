@@ -86,6 +86,11 @@ class Quantizer(abc.ABC):
         """Range of what codes leave of a vector over that of the vector, per channel; 1 where it adapts."""
         return 1.0
 
+    @property
+    def centre(self) -> tuple[float, ...] | float:
+        """Middle of the range of vectors, per channel; that of what codes leave is 0."""
+        return 0.0
+
     def declare(self) -> Any:
         """Returns the declarations of what gradients train."""
         return {}

@@ -67,7 +67,11 @@ class FSQ(Quantizer):
 
     @property
     def shrink(self) -> tuple[float, ...]:
-        return tuple(1.0 / (L - 1) for L in self.levels)
+        return tuple(1.0 / L for L in self.levels)
+
+    @property
+    def centre(self) -> tuple[float, ...]:
+        return tuple(-0.5 / (L // 2) if L % 2 == 0 else 0.0 for L in self.levels)
 
     @property
     def _half(self) -> np.ndarray:

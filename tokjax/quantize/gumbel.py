@@ -76,7 +76,7 @@ class Gumbel(Quantizer):
         return {"steps": jnp.zeros((), jnp.int32)}
 
     def assign(self, params: Params, state: Params, z: jax.Array, context: Context) -> Quantized:
-        scores = z @ params["scores"]
+        scores = jnp.matmul(z, params["scores"], precision=jax.lax.Precision.HIGHEST)
         logs = jax.nn.log_softmax(scores)
         divergence = jnp.sum(jnp.exp(logs) * (logs + math.log(self.codes)), axis=-1)
         loss = self.uniform_weight * masked_mean(divergence, context.mask)

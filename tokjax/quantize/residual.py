@@ -72,10 +72,11 @@ class Residual(Quantizer):
         return self.level.sizes * self.depth
 
     @property
-    def _scales(self) -> np.ndarray:
-        """Size of each level's vectors over those of the first, float32 [S, D]."""
-        shrink = np.broadcast_to(np.asarray(self.level.shrink), (self.width,))
-        return (shrink ** np.arange(self.depth)[:, None]).astype(np.float32)
+    def _ranges(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of each level's vectors: their size over that of the first ones, and their middle; float32 [S, D]."""
+        number = np.arange(self.depth)[:, None]
+        shrink, centre = (np.broadcast_to(x, (self.width,)) for x in (self.level.shrink, self.level.centre))
+        return (shrink**number).astype(np.float32), np.where(number, centre, 0.0).astype(np.float32)
 
     def declare(self) -> Any:
         declared = self.level.declare()
@@ -103,20 +104,19 @@ class Residual(Quantizer):
 
         def quantize(carry: tuple, inputs: tuple) -> tuple[tuple, tuple]:
             total, shared = carry
-            index, scale, own_params, own_state = inputs
+            index, (scale, centre), own_params, own_state = inputs
             key = None if context.key is None else jax.random.fold_in(context.key, index)
             own = dataclasses.replace(context, mask=context.mask & (index < kept), key=key)
             level_params, level_state = (params, shared) if self.shared else (own_params, own_state)
-            found = self.level.assign(level_params, level_state, (z - total) / scale, own)
-            vectors = jax.lax.stop_gradient(found.vectors) * scale
+            found = self.level.assign(level_params, level_state, (z - total) / scale + centre, own)
+            vectors = (jax.lax.stop_gradient(found.vectors) - centre) * scale
             total = total + jnp.where(own.mask[:, None], vectors, 0.0)
             codes = jnp.where(own.mask, found.codes, NO_CODE)
             shared, own_state = (found.state, {}) if self.shared else ({}, found.state)
             return (total, shared), (codes, found.loss, found.stats, own_state)
 
-        levels = (jnp.arange(self.depth), self._scales, {}, {}) if self.shared else (
-            jnp.arange(self.depth), self._scales, params, state
-        )  # fmt: skip
+        own = ({}, {}) if self.shared else (params, state)
+        levels = (jnp.arange(self.depth), self._ranges, *own)
         start = (jnp.zeros_like(z), state if self.shared else {})
         (total, shared), (codes, losses, stats, states) = jax.lax.scan(quantize, start, levels)
         every: Aux = jax.tree.map(jnp.sum, stats)
@@ -131,12 +131,13 @@ class Residual(Quantizer):
 
     def lookup(self, params: Params, state: Params, codes: jax.Array) -> jax.Array:
         def add(total: jax.Array, inputs: tuple) -> tuple[jax.Array, None]:
-            codes, scale, own_params, own_state = inputs
+            codes, (scale, centre), own_params, own_state = inputs
             own = (params, state) if self.shared else (own_params, own_state)
-            return total + self.level.dequantize(*own, codes) * scale, None
+            vectors = (self.level.dequantize(*own, codes) - centre) * scale
+            return total + jnp.where(codes[:, None] >= 0, vectors, 0.0), None
 
         own = ({}, {}) if self.shared else (params, state)
-        return jax.lax.scan(add, jnp.zeros((len(codes), self.width)), (codes.T, self._scales, *own))[0]
+        return jax.lax.scan(add, jnp.zeros((len(codes), self.width)), (codes.T, self._ranges, *own))[0]
 
     def flops(self, count: int) -> float:
         return self.depth * self.level.flops(count)

@@ -16,7 +16,7 @@ def nearest(
     """Returns the index of the code nearest to each vector, int32 [N]; the lowest of those equally near.
 
     Computed as argmin over e of |e|^2 / 2 - x.e, in float32 whatever the platform's default for products. The matrix
-    [N, K] never exists, only tiles of it. A vector that is not finite gets code 0.
+    [N, K] never exists, only tiles of it. A vector of which a channel is no number gets code 0.
 
     Args:
       x: [N, D].

@@ -156,12 +156,14 @@ class VQ(Quantizer):
     def _put(
         self, params: Params, state: Params, codebook: jax.Array, counts: jax.Array, replaced: jax.Array
     ) -> Params:
-        """Returns a state in which codes are those of `codebook`; counts and sums agree where they were replaced."""
-        state = state | {"counts": counts}
+        """Returns a state in which the `replaced` codes, bool [K], are those of `codebook`, as are their sums."""
+        where = replaced[:, None]
         if self._learned:
-            return state | {"offset": codebook - params["codebook"]}
-        sums = jnp.where(replaced[:, None], codebook * counts[:, None], state["sums"])
-        return state | {"codebook": codebook, "sums": sums}
+            return state | {
+                "counts": counts, "offset": jnp.where(where, codebook - params["codebook"], state["offset"])
+            }  # fmt: skip
+        sums = jnp.where(where, codebook * counts[:, None], state["sums"])
+        return state | {"counts": counts, "codebook": jnp.where(where, codebook, state["codebook"]), "sums": sums}
 
     def assign(self, params: Params, state: Params, z: jax.Array, context: Context) -> Quantized:
         fixed, mask = jax.lax.stop_gradient(params), context.mask
@@ -176,8 +178,9 @@ class VQ(Quantizer):
         if self._learned:
             loss = loss + mean_square(jax.lax.stop_gradient(z) - chosen, mask)
         counts = count_codes(codes, mask, self.codes)
-        if context.train:
-            state = self._update(fixed, state, jax.lax.stop_gradient(z), codes, counts, context)
+        if context.train:  # a batch without vectors, as a level that every sample drops has, is no step
+            moved = self._update(fixed, state, jax.lax.stop_gradient(z), codes, counts, context)
+            state = jax.tree.map(lambda new, old: jnp.where(jnp.any(mask), new, old), moved, state)
         stats = code_stats(codes, mask, self.codes, mean_square(z - chosen, mask))
         vectors = pass_gradient(self.gradient, z, chosen)
         return Quantized(codes=codes, vectors=vectors, loss=loss, state=state, stats=stats)
@@ -197,8 +200,7 @@ class VQ(Quantizer):
         def average(old: jax.Array, new: jax.Array) -> jax.Array:
             return self.decay * old + (1.0 - self.decay) * new
 
-        # A batch without vectors, as a level that every sample drops has, is no step: k-means waits for the next.
-        state = state | {"steps": state["steps"] + jnp.any(mask), "counts": average(state["counts"], counts)}
+        state = state | {"steps": state["steps"] + 1, "counts": average(state["counts"], counts)}
         if not self._learned:
             sums = average(state["sums"], sum_by_code(z, codes, mask, self.codes))
             codebook = sums / smooth(state["counts"])[:, None]
@@ -208,8 +210,8 @@ class VQ(Quantizer):
         codebook, before = self.codebook(params, state), state["counts"]
         if self.revival == "anchor":
             state["usage"] = average(state["usage"], counts / jnp.maximum(jnp.sum(counts), 1.0))
-            codebook, _ = anchor(codebook, state["usage"], z, mask, self.decay)
-            return self._put(params, state, codebook, before, before < 0)
+            codebook, alpha = anchor(codebook, state["usage"], z, mask, self.decay)
+            return self._put(params, state, codebook, before, alpha > 0)
         key = context.named("revival")
         if self.revival == "batch":
             codebook, after = revive(codebook, before, z, mask, key, self._threshold)

@@ -224,17 +224,38 @@ def load_for_inference(workdir: str | os.PathLike[str]) -> tuple[Params, dict[st
     Raises:
       CheckpointError: no checkpoint, or no good one.
     """
-    import orbax.checkpoint as ocp
-    from etils.epath import Path as EPath
-
     workdir = Path(workdir).absolute()
     step = latest(workdir)
     path = workdir / FOLDER / f"{step:08d}"
-    path /= "ema" if (path / "ema").is_dir() else "params"
+    params = _read(path / ("ema" if (path / "ema").is_dir() else "params"))
+    return params, read_metadata(workdir, step)["config"], step
+
+
+def load_system_state(workdir: str | os.PathLike[str]) -> Params:
+    """Reads what gradients did not train, codebook averages say, of the newest good checkpoint.
+
+    Raises:
+      CheckpointError: no checkpoint, or no good one.
+    """
+    workdir = Path(workdir).absolute()
+    return _read(workdir / FOLDER / f"{latest(workdir):08d}" / "training", "system_state")
+
+
+def _read(path: Path, part: str | None = None) -> Params:
+    """Returns the arrays at `path`, or those of one part of them, on the default device."""
+    import orbax.checkpoint as ocp
+    from etils.epath import Path as EPath
+
     handler = ocp.PyTreeCheckpointHandler()
-    host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), handler.metadata(EPath(path)).tree)
-    params = handler.restore(EPath(path), args=ocp.args.PyTreeRestore(restore_args=host))
-    return jax.tree.map(jax.numpy.asarray, params), read_metadata(workdir, step)["config"], step
+    tree = handler.metadata(EPath(path)).tree
+    if part is not None:
+        tree = {part: tree.get(part, {})}
+        if not jax.tree.leaves(tree):
+            return {}
+    host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), tree)
+    arguments = ocp.args.PyTreeRestore(item=tree, restore_args=host, partial_restore=part is not None)
+    arrays = jax.tree.map(jax.numpy.asarray, handler.restore(EPath(path), args=arguments))
+    return arrays if part is None else arrays[part]
 
 
 def load_initial(run: str | os.PathLike[str], target: Params, tables_hash: str) -> Params:
