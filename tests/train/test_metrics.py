@@ -185,7 +185,9 @@ def test_everything_a_run_can_show_is_shown(tmp_path, capsys):
 def test_averaged_parameters_are_the_ones_evaluated(tmp_path):
     seen = []
     optimizer = OptimizerSpec(ema_decay=0.99, learning_rate=0.1, schedule="constant")
-    state = train(tmp_path, optimizer=optimizer, evaluate=lambda p, _: seen.append(np.array(p["first"])) or {})
+    state = train(
+        tmp_path, optimizer=optimizer, evaluate=lambda s: seen.append(np.array(s.inference_params["first"])) or {}
+    )
     np.testing.assert_array_equal(seen[-1], state.ema["first"])
     assert np.abs(seen[-1] - state.params["first"]).max() > 1e-3
 

@@ -52,10 +52,10 @@ def wait_for_step(workdir, step, process):
 def interrupt(at, number=signal.SIGTERM):
     """An evaluation during which a signal arrives."""
 
-    def evaluate(params, step):
-        if step == at:
+    def evaluate(state):
+        if state.step == at:
             signal.raise_signal(number)
-        return tiny_system.evaluate(params, step)
+        return tiny_system.evaluate(state)
 
     return evaluate
 
@@ -82,7 +82,7 @@ def test_a_longer_run_goes_on_where_a_shorter_one_ended(tmp_path):
 
 
 def test_an_evaluation_lost_between_saving_and_reporting_is_made_up_for(tmp_path):
-    def dies(params, step):
+    def dies(state):
         raise KeyboardInterrupt
 
     whole = train(tmp_path / "whole", checkpoint_every=3)

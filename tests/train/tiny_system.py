@@ -51,8 +51,8 @@ def batch(step):
     return {"x": x, "y": np.roll(x, 1, axis=1), "mask": mask}
 
 
-def evaluate(params, step):
-    return {"norm": float(sum(jnp.sum(p**2) for p in jax.tree.leaves(params)))}
+def evaluate(state):
+    return {"norm": float(sum(jnp.sum(p**2) for p in jax.tree.leaves(state.inference_params)))}
 
 
 def train(workdir, *, steps=6, system=None, optimizer=None, config=CONFIG, **kwargs):

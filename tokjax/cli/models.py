@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from tokjax.cli.options import Command, add_quiet, add_source, print_entries
 from tokjax.core.console import INTERRUPTED
@@ -44,7 +45,7 @@ def add(command: Command) -> None:
     )
     add_quiet(sub)
 
-    sub = command("eval", _eval, "score a trained model on whole documents", "tokjax.experiment.run")
+    sub = command("eval", _eval, "score a trained model on whole documents, or images", "tokjax.experiment.run")
     sub.add_argument("--workdir", type=Path, required=True, help="directory of a training run")
     add_source(sub, default=None, text="text to score (default: the one it was trained on)")
     sub.add_argument(
@@ -105,9 +106,14 @@ def _train(arguments: argparse.Namespace) -> int:
     from tokjax.experiment import run
     from tokjax.experiment.config import load_config, override
     from tokjax.experiment.encoder import is_encoder, train_encoder
+    from tokjax.experiment.images import is_image_tokenizer, train_image_tokenizer
 
     config = json.loads(override(load_config(arguments.config), arguments.overrides).to_json())
-    train = train_encoder if is_encoder(config["system"]) else run.train_model
+    train: Any = run.train_model
+    if is_encoder(config["system"]):
+        train = train_encoder
+    elif is_image_tokenizer(config["system"]):
+        train = train_image_tokenizer
     model, interrupted_by = train(config, arguments.workdir, progress=not arguments.quiet)
     saved = "saved in" if model.step else "reached, nothing to save yet, in"
     print(f"step {model.step} of {model.spec.train.steps} {saved} {arguments.workdir}")
@@ -118,13 +124,19 @@ def _eval(arguments: argparse.Namespace) -> int:
     import dataclasses
 
     from tokjax.data import load_source
-    from tokjax.experiment import run
+    from tokjax.data.images import load_images
+    from tokjax.experiment import images, run
 
-    model = run.load_model(arguments.workdir)
-    source = load_source(arguments.source or model.spec.source)
+    model: Any
+    load: Any
+    if images.holds_image_tokenizer(arguments.workdir):
+        model, load = images.load_image_tokenizer(arguments.workdir), load_images
+    else:
+        model, load = run.load_model(arguments.workdir), load_source
+    source: Any = load(arguments.source or model.spec.source)
     split = arguments.split or ("all" if arguments.source not in (None, model.spec.source) else "test")
-    documents = list(source if split == "all" else source.split(split))
-    result = dataclasses.asdict(model.evaluate(documents))
+    found = model.evaluate(source if split == "all" else source.split(split))
+    result = found.summary() if hasattr(found, "summary") else dataclasses.asdict(found)
     result = {"workdir": str(arguments.workdir), "step": model.step, "source": source.name, "split": split, **result}
     if arguments.json:
         print(json.dumps(result))

@@ -23,14 +23,17 @@ def add(command: Command) -> None:
     sub.add_argument("--out", type=Path, required=True, help="directory to write")
 
     for name, run, text in (
-        ("encode", _encode, "turn bytes into ids"),
-        ("decode", _decode, "turn ids back into the same bytes"),
+        ("encode", _encode, "turn bytes, or an image file, into ids"),
+        ("decode", _decode, "turn ids back into the same bytes, or into a PNG file"),
     ):
         sub = command(
             name, run, f"{text}: little-endian uint16 ids, uint32 when the vocabulary exceeds 65,536", "tokjax.text"
         )
         sub.add_argument(
-            "--tokenizer", required=True, metavar="DIR|NAME|FILE", help="fitted, built-in, or a file to import"
+            "--tokenizer",
+            required=True,
+            metavar="DIR|NAME|FILE",
+            help="fitted, built-in, a file to import, or the run of an image tokenizer",
         )
         sub.add_argument("--text", action="store_true", help="ids are decimal numbers, one per line")
         sub.add_argument("input", nargs="?", help="file to read (default: standard input)")
@@ -94,24 +97,49 @@ def _fit(arguments: argparse.Namespace) -> int:
 
 def _encode(arguments: argparse.Namespace) -> int:
     from tokjax.text import load_tokenizer
-    from tokjax.text.stream import encode_stream
+    from tokjax.text.stream import encode_stream, write_ids
 
-    fitted = load_tokenizer(arguments.tokenizer)
+    images = _image_tokenizer(arguments.tokenizer)
+    fitted = None if images else load_tokenizer(arguments.tokenizer)
     with reading(arguments.input) as reader, writing(arguments.output) as writer:
         if not arguments.text and writer.isatty():
             raise OutputError("Ids are binary; send them to a file or a pipe, or use --text.")
-        encode_stream(fitted, reader, writer, text=arguments.text)
+        if images:
+            codes = images.encode_file(reader.read(), where=arguments.input or "standard input")
+            write_ids(codes, writer, images.system.vocab_size, text=arguments.text)
+        elif fitted:
+            encode_stream(fitted, reader, writer, text=arguments.text)
     return 0
 
 
 def _decode(arguments: argparse.Namespace) -> int:
-    from tokjax.text import load_tokenizer
-    from tokjax.text.stream import decode_stream
+    import numpy as np
 
-    fitted = load_tokenizer(arguments.tokenizer)
+    from tokjax.text import load_tokenizer
+    from tokjax.text.stream import decode_stream, read_ids
+
+    images = _image_tokenizer(arguments.tokenizer)
+    fitted = None if images else load_tokenizer(arguments.tokenizer)
     with reading(arguments.input) as reader, writing(arguments.output) as writer:
-        decode_stream(fitted, reader, writer, text=arguments.text)
+        if images:
+            if writer.isatty():
+                raise OutputError("An image is binary; send it to a file or a pipe.")
+            blocks = read_ids(reader, images.system.vocab_size, text=arguments.text)
+            writer.write(images.decode_file(np.concatenate([np.zeros(0, np.int64), *blocks])))
+        elif fitted:
+            decode_stream(fitted, reader, writer, text=arguments.text)
     return 0
+
+
+def _image_tokenizer(place: str) -> Any:
+    """Returns the image tokenizer of the run at `place`; None where there is none."""
+    from tokjax.train.checkpoint import FOLDER
+
+    if not (Path(place) / FOLDER).is_dir():
+        return None
+    from tokjax.experiment import images
+
+    return images.load_image_tokenizer(place) if images.holds_image_tokenizer(place) else None
 
 
 def _tokenize(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from tokjax.core.errors import SpecError, UnknownNameError, UserError, nearest
 from tokjax.core.registry import systems, tokenizers
+from tokjax.experiment.images import ImageDataSpec, is_image_tokenizer
 from tokjax.experiment.run import DataSpec
 from tokjax.sharding import MeshSpec
 from tokjax.train import OptimizerSpec, TrainSpec
@@ -61,7 +62,7 @@ def _recipe(name: str) -> Callable[[str], ConfigDict]:
 def complete(config: ConfigDict) -> ConfigDict:
     """Adds every optional field with its default, so that an override can reach it."""
     with config.unlocked():
-        _fill(config.data, DataSpec)
+        _fill(config.data, ImageDataSpec if is_image_tokenizer(config.system) else DataSpec)
         _fill(config.optimizer, OptimizerSpec)
         _fill(config.train, TrainSpec)
         _fill(config.mesh, MeshSpec)

@@ -27,6 +27,7 @@ from tokjax.sharding import make_mesh
 from tokjax.text.fitted import Fitted
 from tokjax.train import fit, load_for_inference
 from tokjax.train.checkpoint import read_metadata
+from tokjax.train.state import TrainState
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +146,8 @@ def _train(
         lambda: word_stream(sample_documents(validation, shape.eval_bytes), fitted, cap=system.cap)
     )
 
-    def validate(params: Params, step: int) -> dict[str, float]:
-        del step
+    def validate(state: TrainState) -> dict[str, float]:
+        params = state.inference_params
         found = evaluate_words(system, params, held_out(), length=shape.length, batch_size=shape.batch_size)
         return {"bits_per_word": found.bits_per_word, "word_accuracy": found.word_accuracy}
 

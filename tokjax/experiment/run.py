@@ -30,6 +30,7 @@ from tokjax.sharding import MeshSpec, make_mesh
 from tokjax.text.fitted import DESCRIPTION, Fitted, fit_tokenizer, load_tokenizer
 from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference, read_metrics
 from tokjax.train.checkpoint import read_metadata
+from tokjax.train.state import TrainState
 
 _TIMED_STEPS = 8
 
@@ -277,9 +278,8 @@ def _train(
 
     held_out = functools.cache(lambda: sample_documents(validation, spec.data.eval_bytes))
 
-    def validate(params: Params, step: int) -> dict[str, float]:
-        del step
-        shape = spec.data
+    def validate(state: TrainState) -> dict[str, float]:
+        shape, params = spec.data, state.inference_params
         result = evaluate(system, params, fitted, held_out(), length=shape.length, batch_size=shape.batch_size)
         return {"bits_per_byte": result.bits_per_byte, "next_word_accuracy": result.next_word_accuracy}
 

@@ -51,13 +51,12 @@ def encode_stream(
     Returns:
       (bytes read, ids written).
     """
-    dtype = wire_dtype(fitted.size)
     total = count = 0
     pending: collections.deque[Future[np.ndarray]] = collections.deque()
 
     def write_oldest() -> int:
         ids = pending.popleft().result()
-        writer.write(_to_lines(ids) if text else ids.astype(dtype).tobytes())
+        write_ids(ids, writer, fitted.size, text=text)
         return len(ids)
 
     writer.write(_header(fitted))
@@ -95,12 +94,25 @@ def decode_stream(
     count = total = 0
     if fitted.signature:
         _check_header(fitted, reader)
-    blocks = _read_lines(reader, block) if text else _read_binary(reader, wire_dtype(fitted.size), block)
-    for ids in _safe_ids(fitted, blocks):
+    for ids in _safe_ids(fitted, read_ids(reader, fitted.size, text=text, block=block)):
         raw = fitted.decode(ids)
         writer.write(raw)
         count, total = count + len(ids), total + len(raw)
     return count, total
+
+
+def write_ids(ids: np.ndarray, writer: BinaryIO, size: int, *, text: bool = False) -> None:
+    """Writes `ids` of a vocabulary of `size` ids as they are on the wire, or as decimal lines."""
+    writer.write(_to_lines(ids) if text else ids.astype(wire_dtype(size)).tobytes())
+
+
+def read_ids(reader: BinaryIO, size: int, *, text: bool = False, block: int = BLOCK) -> Iterator[np.ndarray]:
+    """Yields the ids that `write_ids` wrote, `block` bytes at a time.
+
+    Raises:
+      TokenizerError: input that is cut short, or is not ids.
+    """
+    return _read_lines(reader, block) if text else _read_binary(reader, wire_dtype(size), block)
 
 
 def _header(fitted: Fitted) -> bytes:

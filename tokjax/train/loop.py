@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from tokjax.core.spec import check
-from tokjax.core.types import Params, System
+from tokjax.core.types import System
 from tokjax.sharding import MeshSpec, make_mesh, put_batch, replicated, use_mesh
 from tokjax.train import checkpoint, compile_cache
 from tokjax.train.host import StopSignals, agree, prefetch, profiler, stop_signals
@@ -19,7 +19,7 @@ from tokjax.train.metrics import Recorder, Stopwatch, is_evaluated, recording
 from tokjax.train.optimizer import OptimizerSpec, learning_rates
 from tokjax.train.state import TrainState
 
-Evaluate = Callable[[Params, int], Mapping[str, float | str]]
+Evaluate = Callable[[TrainState], Mapping[str, float | str]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,8 +89,8 @@ def fit(
       config: JSON values that describe the run; a resume with another one is an error, but for `checkpoint.RESUMABLE`.
       tables_hash: identifies the tokenizer; a resume with another one is an error.
       mesh: the devices; all of them, splitting the batch, by default.
-      evaluate: (parameters, step) -> numbers, and in 'split' the name of the data when it is not 'valid'; called with
-        the averaged parameters where there are any.
+      evaluate: state -> numbers, and in 'split' the name of the data when it is not 'valid'; it should use the state's
+        `inference_params`, the averaged parameters where there are any.
       progress: show a progress bar.
 
     Returns:
@@ -177,7 +177,7 @@ class _Run:
         if self.evaluate is None:
             return
         with self.watch.paused():
-            values = self.evaluate(state.inference_params, done)
+            values = self.evaluate(state)
         numbers = {name: float(value) for name, value in values.items() if name != "split"}
         self.recorder.evaluation({"step": done, "split": values.get("split", "valid"), **numbers})
 

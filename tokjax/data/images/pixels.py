@@ -97,6 +97,13 @@ def to_uint8(pixels: np.ndarray) -> np.ndarray:
     return np.rint((np.clip(pixels, -1, 1) + 1) * 127.5).astype(np.uint8)
 
 
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Returns the PNG file of `pixels` uint8 [H, W, 1 or 3]."""
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "png")
+    return file.getvalue()
+
+
 def _array(image: Image.Image) -> np.ndarray:
     pixels = np.asarray(image)
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
