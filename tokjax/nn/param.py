@@ -91,3 +91,8 @@ def decay_mask(tree: Any) -> Any:
 def count(tree: Any) -> int:
     """The number of scalars declared."""
     return sum(math.prod(p.shape) for p in jax.tree.leaves(tree, is_leaf=_is_param))
+
+
+def without_decay(tree: Any) -> Any:
+    """Declares `tree` as it is, but without weight decay: what gets no gradient either then stays as it is."""
+    return _map(lambda p: dataclasses.replace(p, decay=False), tree)

@@ -157,7 +157,7 @@ def transformer(spec: TransformerSpec, params: Any, x: jax.Array, positions: jax
     if spec.remat:
         block = jax.checkpoint(block)
     x = constrain(x.astype(spec.dtype), "batch", "length", None)
-    x = _over_layers(spec, block, x, params["blocks"])[0]
+    x = over_layers(spec, block, x, params["blocks"])[0]
     return layers.rms_norm(params["final_norm"], x)
 
 
@@ -196,7 +196,18 @@ def transformer_step(
     return layers.rms_norm(params["final_norm"], x), {"key": keys, "value": values}
 
 
-def _over_layers(spec: TransformerSpec, block: Callable, x: jax.Array, stacked: Any) -> tuple[jax.Array, Any]:
+def over_layers(spec: Any, block: Callable, x: jax.Array, stacked: Any) -> tuple[jax.Array, Any]:
+    """Carries `x` through `block` (x, parameters of a layer) -> (x, output) for every layer of `stacked`.
+
+    Args:
+      spec: has `layers`, and `scan_layers` as of `TransformerSpec`.
+      block: one layer.
+      x: what the first layer reads.
+      stacked: parameters with a leading "layers" dimension.
+
+    Returns:
+      (what the last layer gives, the outputs stacked).
+    """
     scan = spec.scan_layers
     if scan is None:
         scan = jax.default_backend() != "cpu"

@@ -100,8 +100,9 @@ def update_ema(ema: Params, params: Params, decay: float, count: jax.Array) -> P
     Args:
       count: int scalar t >= 1, updates including this one.
     """
-    # (1 - d) / (1 - d^t), through expm1 because d is close to 1.
-    rate = 1.0 if decay == 0.0 else (1.0 - decay) / -jnp.expm1(count * math.log(decay))
+    # (1 - d) / (1 - d^t), through expm1 because d is close to 1; exactly 1 at first, so that what never changes is its
+    # own average.
+    rate = 1.0 if decay == 0.0 else jnp.where(count == 1, 1.0, (1.0 - decay) / -jnp.expm1(count * math.log(decay)))
     return jax.tree.map(lambda e, p: e + rate * (p - e), ema, params)
 
 
