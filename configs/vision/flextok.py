@@ -12,6 +12,8 @@ d18-d28) are those of blocks of 12 D^2, 573.3M and 1,366M; ours have 1,369M. The
 which the published sizes seem to leave out, is 1,079M more. Batch, rate and steps of `paper` are ours.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from tokjax.configs.language._base import ACCELERATOR
@@ -38,7 +40,7 @@ _SYSTEMS = {
         "latent": {"body": {"widths": [128, 256, 512, 512], "blocks": 2}, "channels": 16, "weights": ""},
     },
 }  # fmt: skip
-_SCALES = {
+_SCALES: dict[str, dict[str, Any]] = {
     "smoke": {"batch_size": 32, "steps": 30, "learning_rate": 3e-3, "warmup": 5},
     "small": {"batch_size": 32, "steps": 1000, "learning_rate": 1e-3, "warmup": 50},
     "paper": {"batch_size": 1024, "steps": 250_000, "learning_rate": 5e-4, "warmup": 10_000},
