@@ -42,4 +42,6 @@ def two_stages(variant: str, size: str, latents: int) -> ConfigDict:
         "proxy": {"body": BODIES[variant], "codes": CODES[variant], "code_width": CODE_WIDTHS[variant]},
         "reconstruction": RECONSTRUCTIONS[variant],
     }
-    return recipe(variant, system, **_SCALES[variant])
+    config = recipe(variant, system, **_SCALES[variant])
+    config["proxy"] = None  # the run of the vqgan, which the first stage needs
+    return config

@@ -1,6 +1,7 @@
 """MaskGIT over the codes of TiTok: images of a class, all codes at once.
 
-    tokjax train --config maskgit:small --workdir runs/maskgit
+The command line does not train generators of codes yet. In Python, `train.fit` does, on batches
+`CodeBatch.of(batch, codes)` of a trained tokenizer; tests/systems/test_maskgit.py shows how.
 
 `smoke` and `paper` learn the codes of `titok_l32` at the same scale, of digits and of ImageNet; `small` those of
 `titok:small`, whose photographs have no classes. Sampling as published for L-32:

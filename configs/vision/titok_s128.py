@@ -3,7 +3,7 @@
 The first stage learns the codes of a `vqgan`, the second starts from the first:
 
     tokjax train --config vqgan:small --workdir runs/vqgan
-    tokjax train --config titok_s128:small --workdir runs/stage1
+    tokjax train --config titok_s128:small --config.proxy=runs/vqgan --workdir runs/stage1
     tokjax train --config titok_s128:small --config.system.stage=pixels --config.train.init_from=runs/stage1 \
         --workdir runs/stage2
 

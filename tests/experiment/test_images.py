@@ -13,7 +13,8 @@ from PIL import Image
 from tokjax.core.errors import CheckpointError, SourceError, SpecError
 from tokjax.data.images import load_images
 from tokjax.experiment import images as runs
-from tokjax.train import read_evaluations
+from tokjax.experiment.config import load_config, override
+from tokjax.train import read_evaluations, read_metrics
 
 CONFIG = {
     "source": "digits",
@@ -135,3 +136,26 @@ def test_misuse_says_what_to_do(trained, tmp_path):
 def test_impossible_systems_say_what_to_do(change, message):
     with pytest.raises(SpecError, match=message):
         runs.build_image_tokenizer(CONFIG["system"] | change)
+
+
+@pytest.mark.slow
+def test_two_stages_learn_from_a_proxy_and_from_each_other(tmp_path):
+    """The commands of the recipes, at smoke scale: a vqgan, its codes learned, then pixels."""
+
+    def train(workdir, config, **fields):
+        config = override(load_config(f"{config}:smoke"), [f"{name}={value}" for name, value in fields.items()])
+        return runs.train_image_tokenizer(json.loads(config.to_json()), tmp_path / workdir, progress=False)[0]
+
+    proxy = train("proxy", "vqgan")
+    with pytest.raises(SpecError, match="proxy: missing; give the directory of the run of a vqgan"):
+        train("stage1", "titok_l32")
+    first = train("stage1", "titok_l32", proxy=tmp_path / "proxy")
+    assert read_metrics(tmp_path / "stage1")[-1]["loss"] < read_metrics(tmp_path / "stage1")[0]["loss"]
+    jax.tree.map(np.testing.assert_array_equal, first.params["proxy"]["decoder"], proxy.params["decoder"])
+    start = {"train.init_from": tmp_path / "stage1", "system.stage": "pixels"}
+    second = train("stage2", "titok_l32", **start)
+    test = load_images("digits").split("test")
+    np.testing.assert_array_equal(first.encode(first.batches(test)), second.encode(second.batches(test)))
+    assert second.evaluate(test).squared_error < first.evaluate(test).squared_error
+    with pytest.raises(SpecError, match="learns no other's codes"):
+        train("other", "titok_l32", **start, proxy=tmp_path / "proxy")

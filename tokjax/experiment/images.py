@@ -21,6 +21,7 @@ from tokjax.data.images.pixels import decode as decode_file
 from tokjax.data.images.pixels import encode_png, to_channels, to_float, to_square, to_uint8
 from tokjax.measure.features import Features
 from tokjax.measure.reconstruction import ImageEvaluation, decode_images, encode_images, evaluate_images
+from tokjax.objectives.codes import ProxyBatch
 from tokjax.objectives.image import ImageTokenizer
 from tokjax.sharding import MeshSpec, make_mesh
 from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference, load_system_state
@@ -62,6 +63,7 @@ class ImageRunSpec:
     Attributes:
       source: address of the images, as of `load_images`.
       system: registered `name`, and the fields of its spec.
+      proxy: directory of the run of the tokenizer whose codes are learned, where the system learns another's.
     """
 
     source: str
@@ -70,6 +72,7 @@ class ImageRunSpec:
     optimizer: OptimizerSpec
     train: TrainSpec
     mesh: MeshSpec = dataclasses.field(default_factory=MeshSpec)
+    proxy: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,11 +193,18 @@ def _train(
     for split in (images, validation):
         split.require_images()  # an empty split raises here, not after the first steps
 
+    proxy = _load_proxy(spec, system)
+
     def batch(step: int) -> ImageBatch:
-        return train_images(
+        found = train_images(
             images, step, seed=spec.train.seed, batch_size=shape.batch_size, augment=augment,
             host=jax.process_index(), hosts=jax.process_count(),
         )  # fmt: skip
+        return found if proxy is None else ProxyBatch.of(found, proxy.encode([found]))  # type: ignore[arg-type]
+
+    def adopt(params: Params) -> Params:
+        assert proxy is not None
+        return system.adopt(params, proxy.system, proxy.params, proxy.state)
 
     def validate(state: TrainState) -> dict[str, float]:
         batches = eval_images(validation, batch_size=shape.batch_size, augment=augment, limit=shape.eval_images)
@@ -204,10 +214,31 @@ def _train(
 
     state = fit(
         system, batch, spec.train, spec.optimizer,
-        workdir=workdir, mesh=make_mesh(spec.mesh), config=config, evaluate=validate, progress=progress,
+        workdir=workdir, mesh=make_mesh(spec.mesh), config=config, evaluate=validate,
+        adopt=None if proxy is None else adopt, progress=progress,
     )  # fmt: skip
     interrupted_by = state.stopped if state.stopped != "time_limit" else None
     return ImageModel(spec, system, state.inference_params, state.system_state, int(state.step)), interrupted_by
+
+
+def _load_proxy(spec: ImageRunSpec, system: ImageTokenizer) -> "ImageModel | None":
+    """Returns the tokenizer whose codes `system` learns.
+
+    Raises:
+      SpecError: there should be one and is not, or the other way round, or its images are of another shape.
+      CheckpointError: the run has no good checkpoint.
+    """
+    if not system.proxied:
+        check(spec.proxy is None, "proxy", spec.proxy, "this system learns no other's codes; leave it out.")
+        return None
+    if spec.proxy is None:
+        raise SpecError("proxy: missing; give the directory of the run of a vqgan, whose codes this stage learns.")
+    proxy = load_image_tokenizer(spec.proxy)
+    theirs, ours = (proxy.system.size, proxy.system.channels), (system.size, system.channels)
+    check(
+        theirs == ours, "proxy", spec.proxy, f"it has images of (size, channels) {theirs}, and here they have {ours}."
+    )
+    return proxy
 
 
 def holds_image_tokenizer(workdir: str | os.PathLike[str]) -> bool:

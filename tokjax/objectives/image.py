@@ -61,6 +61,15 @@ class ImageTokenizer(System):
         return False
 
     @property
+    def proxied(self) -> bool:
+        """Whether it learns the codes of another tokenizer, which batches carry as `ProxyBatch`; see `adopt`."""
+        return False
+
+    def adopt(self, params: Params, other: "ImageTokenizer", other_params: Params, other_state: Params) -> Params:
+        """Returns `params` with what it takes over of the tokenizer whose codes it learns."""
+        raise NotImplementedError("only a system that is `proxied` takes over another's parameters.")
+
+    @property
     def grid(self) -> tuple[int, int] | None:
         """Rows and columns of the codes, in raster order; None where they lie on no grid."""
         return None

@@ -11,7 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from tokjax.core.spec import check
-from tokjax.core.types import System
+from tokjax.core.types import Params, System
 from tokjax.sharding import MeshSpec, make_mesh, put_batch, replicated, use_mesh
 from tokjax.train import checkpoint, compile_cache
 from tokjax.train.host import StopSignals, agree, prefetch, profiler, stop_signals
@@ -73,6 +73,7 @@ def fit(
     tables_hash: str = "",
     mesh: Mesh | None = None,
     evaluate: Evaluate | None = None,
+    adopt: Callable[[Params], Params] | None = None,
     progress: bool = True,
 ) -> TrainState:
     """Trains `system` from the newest good checkpoint in `workdir`, or from the start; the result is the same bits.
@@ -91,6 +92,8 @@ def fit(
       mesh: the devices; all of them, splitting the batch, by default.
       evaluate: state -> numbers, and in 'split' the name of the data when it is not 'valid'; it should use the state's
         `inference_params`, the averaged parameters where there are any.
+      adopt: parameters a run begins with -> those parameters with arrays of another run in place of some; not asked
+        again after a resume.
       progress: show a progress bar.
 
     Returns:
@@ -112,7 +115,7 @@ def fit(
         stack.enter_context(use_mesh(mesh))
         key = jax.device_put(jax.random.key(spec.seed), replicated(mesh))
         programs = compile_cache.programs(system, optimizer, mesh)
-        state, done, seconds = _restore_or_init(workdir, programs, key, metadata, spec.init_from)
+        state, done, seconds = _restore_or_init(workdir, programs, key, metadata, spec.init_from, adopt)
         saved, evaluated = done, done == 0 or is_evaluated(workdir, done)
 
         watch = Stopwatch(seconds)
@@ -183,7 +186,12 @@ class _Run:
 
 
 def _restore_or_init(
-    workdir: Path, programs: compile_cache.Programs, key: jax.Array, metadata: Mapping[str, Any], init_from: str | None
+    workdir: Path,
+    programs: compile_cache.Programs,
+    key: jax.Array,
+    metadata: Mapping[str, Any],
+    init_from: str | None,
+    adopt: Callable[[Params], Params] | None,
 ) -> tuple[TrainState, int, float]:
     """Returns the state to go on from, its step, and the seconds already spent; every array is born on its devices."""
     start = checkpoint.open_for_training(workdir)
@@ -192,6 +200,9 @@ def _restore_or_init(
         if init_from is not None:
             params = checkpoint.load_initial(init_from, programs.state.params, metadata["tables_hash"])
             state = dataclasses.replace(state, params=params)
+        if adopt is not None:
+            shardings = jax.tree.map(lambda array: array.sharding, state.params)
+            state = dataclasses.replace(state, params=jax.device_put(adopt(state.params), shardings))
         return state, 0, 0.0
     saved = checkpoint.read_metadata(workdir, start)
     checkpoint.check_same_run(saved, metadata, workdir)

@@ -27,7 +27,7 @@ from tokjax.nn.patches import patchify, unpatchify
 from tokjax.nn.vit import ViTSpec, declare_dense, dense
 from tokjax.objectives.codes import ProxyBatch
 from tokjax.objectives.image import ImageTokenizer
-from tokjax.objectives.proxy import ProxySpec, declare_proxy, decode_logits, proxy_flops, proxy_loss
+from tokjax.objectives.proxy import ProxySpec, declare_proxy, decode_logits, proxy_flops, proxy_loss, proxy_params
 from tokjax.objectives.reconstruction import (
     ReconstructionSpec,
     declare_adversary,
@@ -122,6 +122,21 @@ class TiTok(ImageTokenizer):
     @property
     def vocab_size(self) -> int:
         return self.codes.sizes[0]
+
+    @property
+    def proxied(self) -> bool:
+        return self.stage == "proxy"
+
+    def adopt(self, params: Params, other: ImageTokenizer, other_params: Params, other_state: Params) -> Params:
+        """Returns `params` with the codebook and decoder of `other`, a `vqgan` of the shape of `proxy`.
+
+        Raises:
+          SpecError: its arrays are of other shapes.
+        """
+        taken = proxy_params(other.codes, other_params, other_state)  # type: ignore[attr-defined]
+        if jax.tree.map(jnp.shape, taken) != jax.tree.map(jnp.shape, params["proxy"]):
+            raise SpecError("proxy: the run given has another body, codes or code_width; use its own numbers here.")
+        return params | {"proxy": taken}
 
     @property
     def patches(self) -> int:
