@@ -13,7 +13,7 @@ help:
 	@echo 'make test-slow   run the tests marked slow'
 	@echo 'make lint        formatter, linter, types, generated documentation up to date'
 	@echo 'make docs        write the generated parts of docs/ and README.md'
-	@echo 'make benchmarks  run every benchmark (needs torch for the peers: pip install .[bench])'
+	@echo 'make benchmarks  run every benchmark (needs the peers: pip install .[bench])'
 
 env: $(VENV)/installed
 
