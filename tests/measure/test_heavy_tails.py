@@ -122,3 +122,18 @@ def test_errors(fit):
 def test_vuong_compares_one_tail():
     with pytest.raises(SpecError, match="from the same value on"):
         vuong(fit_power_law([1, 2, 3, 9], xmin=1), fit_lognormal([1, 2, 3, 9], xmin=2), [1, 2, 3, 9])
+
+
+def test_a_lognormal_that_is_cut_far_out_is_still_a_distribution():
+    far = Lognormal(mu=0.0, sigma=0.2, xmin=588, tail=1)  # 31 standard deviations out: e^-500 of the whole
+    narrow = Lognormal(mu=0.0, sigma=0.002, xmin=588, tail=1)  # e^-5000000 of it
+    for law in (far, narrow):
+        assert np.exp(law.log_probabilities(np.arange(588, 20_000))).sum() == pytest.approx(1, rel=1e-6)
+
+
+def test_counts_without_a_heavy_tail_have_a_lognormal_that_is_one():
+    counts = np.maximum(np.random.default_rng(0).normal(250, 130, 1000).round().astype(int), 1)
+    power = fit_power_law(counts)
+    law = fit_lognormal(counts, power.xmin)
+    assert np.all(law.log_probabilities(counts[counts >= power.xmin]) < 0)
+    assert -10 < vuong(power, law, counts).z < 0, "a normal law falls faster than a power law"

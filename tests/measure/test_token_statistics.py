@@ -27,6 +27,13 @@ def chain(rows=40, length=100, vocab_size=60, seed=0):
     return tokens
 
 
+def test_a_short_stream_in_which_no_ngram_comes_twice_has_no_tail():
+    tokens = chain(rows=10, length=30)
+    found = stats(tokens, 64, orders=6, shuffle=True)
+    assert found["types_6"] == 10 * (30 - 5) and math.isnan(found["alpha_6"])
+    assert math.isfinite(found["alpha"]) and math.isfinite(found["perplexity_6"])
+
+
 def test_a_shuffled_control_keeps_frequencies_and_loses_order():
     tokens = chain(rows=150)
     plain, control = stats(tokens, 64), stats(tokens, 64, shuffle=True)

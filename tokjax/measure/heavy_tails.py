@@ -198,7 +198,8 @@ def _lognormal_nats(mu: float, sigma: float, values: np.ndarray, xmin: int) -> n
     larger, smaller = log_ndtr(high), log_ndtr(low)
     with np.errstate(divide="ignore"):  # mass below the smallest float
         mass = larger + np.log(-np.expm1(smaller - larger))
-    return np.maximum(mass, -1e4) - log_ndtr(-(math.log(xmin - 0.5) - mu) / sigma)
+    # The floor is of what is left after the cut: before it, a tail far from mu is that improbable as a whole.
+    return np.maximum(mass - log_ndtr(-(math.log(xmin - 0.5) - mu) / sigma), -1e4)
 
 
 def vuong(first: PowerLaw | Lognormal, second: PowerLaw | Lognormal, values: ArrayLike) -> Vuong:

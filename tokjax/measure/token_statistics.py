@@ -41,6 +41,7 @@ def stats(
         adaptive_bits, lzma_bits: of a token; lzma_ratio: uniform_bits over lzma_bits.
       benford_chi_squared, benford_p, benford_deviation.
       types_N, alpha_N, conditional_bits_N for each N from 2 on, and perplexity_N from 1 on: of n-grams of N tokens.
+        alpha_N is nan where all of them occur equally often, as in a short stream that is shuffled.
 
     Raises:
       SourceError: an empty stream, one with a single type or too few tokens to measure.
@@ -62,7 +63,8 @@ def stats(
     for n in range(1, orders + 1):
         if n > 1:
             several = ngram_counts(rows, n)
-            found[f"types_{n}"], found[f"alpha_{n}"] = len(several), fit_power_law(several).alpha
+            alike = several[0] == several[-1]
+            found[f"types_{n}"], found[f"alpha_{n}"] = len(several), math.nan if alike else fit_power_law(several).alpha
             found[f"conditional_bits_{n}"] = token_entropy.conditional_entropy(rows, n)
         found[f"perplexity_{n}"] = perplexity(fit_ngram(train, n, vocab_size), test)
     return {name: float(value) for name, value in found.items()}
