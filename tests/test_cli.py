@@ -98,6 +98,14 @@ def test_fit_encode_decode_are_inverse(tmp_path, text):
         (["compare", "--systems", "bytes,bppe", "--out", "c"], "'bpe'"),
         (["compare", "--budget", "0", "--out", "c"], "--budget"),
         (["compare", "--seeds", "0", "--out", "c"], "--seeds"),
+        (["compare", "--systems", "vqgan", "--out", "c"], "--images"),
+        (["compare", "--images", "digits", "--systems", "vqgna", "--out", "c"], "'vqgan'"),
+        (["compare", "--images", "digits", "--systems", "lm:smoke", "--out", "c"], "no images"),
+        (["compare", "--images", "digits", "--seeds", "0", "--out", "c"], "--seeds"),
+        (["compare", "--images", "digits", "--budget", "5MB", "--out", "c"], "50000images"),
+        (["compare", "--images", "digits", "--context-bytes", "64", "--out", "c"], "--context-bytes"),
+        (["compare", "--images", "digits", "--source", "pydocs", "--out", "c"], "not allowed with"),
+        (["compare", "--images", "digitz", "--out", "c"], "'digits'"),
         (["eval", "--workdir", "absent"], "absent"),
         (["sample", "--workdir", "absent"], "absent"),
         (["sample", "--workdir", "absent", "--seed", "99999999999999999999"], "--seed"),
@@ -172,6 +180,21 @@ def test_configurations_work_from_any_directory(tmp_path):
     done = tokjax("train", "--config", "hat:smoke", "--workdir", "w", "--config.train.steps=0", cwd=tmp_path)
     assert done.returncode == 2
     assert b"train.steps" in done.stderr
+
+
+@pytest.mark.slow
+def test_compare_images(tmp_path):
+    done = tokjax(
+        "compare", "--images", "digits", "--systems", "vqgan/body.widths=8,8,titok", "--budget", "640images",
+        "--scale", "smoke", "--seeds", 1, "--quiet", "--out", tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    shown = done.stdout.decode()
+    assert "vqgan/body.widths=8,8 seed 0: " in shown and "highest PSNR after 640 training images" in " ".join(
+        shown.split()
+    )
+    assert [row["system"] for row in json.loads((tmp_path / "results.json").read_text())["rows"]][1] == "titok"
+    assert (tmp_path / "report.html").exists() and (tmp_path / "psnr_bits.png").exists()
 
 
 @pytest.mark.slow

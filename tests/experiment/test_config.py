@@ -3,8 +3,9 @@
 import pytest
 
 from tokjax.core.errors import CheckpointError, SpecError, UnknownNameError, UserError
+from tokjax.experiment.budget import Budget
 from tokjax.experiment.config import config_names, load_config, override
-from tokjax.experiment.contenders import Budget, contender, row_length
+from tokjax.experiment.contenders import contender, row_length
 from tokjax.experiment.run import prepare_tokenizer
 from tokjax.text import fit_tokenizer
 

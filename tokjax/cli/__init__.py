@@ -17,6 +17,7 @@ start here:
   tokjax compare --source pydocs --systems bytes,bpe,hat --budget 1e12flops --out runs/first
       train three ways of tokenizing the same text at equal compute; open runs/first/report.html
   tokjax compare --source 'file:books/*.txt?records=paragraphs' --systems bpe:2048,bpe:8192 --budget 60s --out runs/mine
+  tokjax compare --images photos:?size=16 --systems vqgan,titok/latents=8,flextok --budget 60s --out runs/images
   tokjax fit --tokenizer bpe --source pydocs --vocab 8192 --out runs/bpe
   tokjax encode --tokenizer runs/bpe < README.md > ids && tokjax decode --tokenizer runs/bpe < ids
   tokjax tokenize --tokenizer runs/bpe --source pydocs --out runs/ids

@@ -1,9 +1,11 @@
 """The commands that train, score and compare models."""
 
 import argparse
+import functools
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +13,46 @@ from tokjax.cli.options import Command, add_quiet, add_source, print_entries
 from tokjax.core.console import INTERRUPTED
 from tokjax.core.errors import SpecError
 
+_TEXT_SYSTEMS = "bytes,bpe,hat"
+_IMAGE_SYSTEMS = "vqgan,titok,flextok"
+_CONTEXT_BYTES = 512
+
 
 def add(command: Command) -> None:
     """Adds them to the command line."""
     sub = command(
         "compare",
         _compare,
-        "train several systems at equal compute and report bits per byte",
+        "train several systems at equal compute and report bits per byte, or per image",
         "tokjax.experiment.compare",
     )
-    add_source(sub, default="pydocs")
-    sub.add_argument(
-        "--systems", default="bytes,bpe,hat", help="names of systems or tokenizers, as in bytes,bpe:2048,hat"
+    data = sub.add_mutually_exclusive_group()
+    add_source(data, default="pydocs")
+    data.add_argument(
+        "--images",
+        metavar="SRC",
+        help="compare tokenizers of images instead, by bits per image and distortion, on digits, photos:?size=16 or "
+        "another source that `tokjax images` lists",
     )
-    sub.add_argument("--budget", default="1e12flops", help="training budget of each run: 1e13flops, 60s or 5MB of text")
     sub.add_argument(
-        "--scale", choices=("smoke", "small", "paper"), default="small", help="model size (default: small)"
+        "--systems",
+        help="names of systems or tokenizers, as in bytes,bpe:2048,hat (default); with --images, recipes "
+        "NAME[:variant][/FIELD=VALUE...], as in vqgan,titok,flextok (default) or "
+        "vqgan:smoke/quantizer=fsq:levels=8,5,5,5",
+    )
+    sub.add_argument(
+        "--budget",
+        default="1e12flops",
+        help="training budget of each run: 1e13flops, 60s, 5MB of text or 50000images (default: 1e12flops)",
+    )
+    sub.add_argument(
+        "--scale",
+        choices=("smoke", "small", "paper"),
+        default="small",
+        help="model size, of recipes that name no variant (default: small)",
     )
     sub.add_argument("--seeds", type=int, default=3, help="runs per system (default: 3)")
-    sub.add_argument("--context-bytes", type=int, default=512, help="text a model sees at once (default: 512)")
+    sub.add_argument("--context-bytes", type=int, help=f"text a model sees at once (default: {_CONTEXT_BYTES})")
     sub.add_argument("--out", type=Path, required=True, help="directory of results.json, plots and report.html")
     add_quiet(sub)
 
@@ -81,25 +104,38 @@ def _compare(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from tokjax import report
-    from tokjax.experiment.compare import CompareSpec, Interrupted, compare
+    from tokjax.experiment.compare import Interrupted
 
-    spec = CompareSpec(
-        source=arguments.source,
-        systems=tuple(name.strip() for name in arguments.systems.split(",") if name.strip()),
-        budget=arguments.budget,
-        scale=arguments.scale,
-        seeds=arguments.seeds,
-        context_bytes=arguments.context_bytes,
-    )
+    run, table = _comparison(arguments)
     try:
-        results = compare(spec, arguments.out, progress=not arguments.quiet, say=print)
+        results = run(arguments.out, progress=not arguments.quiet, say=print)
     except Interrupted:
         print(f"tokjax: interrupted; the same command goes on from {arguments.out}", file=sys.stderr)
         return INTERRUPTED
     report.write(results, arguments.out)
-    Console().print(report.terminal_table(results))
+    Console().print(table(results))
     print(f"report: {arguments.out / 'report.html'}")
     return 0
+
+
+def _comparison(arguments: argparse.Namespace) -> tuple[Callable[..., dict[str, Any]], Callable[[Any], Any]]:
+    """Returns what compares text or images, and what shows that in the terminal."""
+    from tokjax import report
+    from tokjax.experiment.compare import CompareSpec, compare
+    from tokjax.experiment.compare_images import CompareImagesSpec, compare_images
+    from tokjax.experiment.contenders import split_names
+
+    shared = {"budget": arguments.budget, "scale": arguments.scale, "seeds": arguments.seeds}
+    systems = _IMAGE_SYSTEMS if arguments.images else _TEXT_SYSTEMS
+    names = split_names(systems if arguments.systems is None else arguments.systems)
+    if arguments.images is None:
+        context = _CONTEXT_BYTES if arguments.context_bytes is None else arguments.context_bytes
+        spec = CompareSpec(source=arguments.source, systems=names, context_bytes=context, **shared)
+        return functools.partial(compare, spec), report.terminal_table
+    if arguments.context_bytes is not None:
+        raise SpecError("--context-bytes: images have no text around them; leave it out with --images.")
+    of_images = CompareImagesSpec(source=arguments.images, systems=names, **shared)
+    return functools.partial(compare_images, of_images), report.terminal_images_table
 
 
 def _train(arguments: argparse.Namespace) -> int:

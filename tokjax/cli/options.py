@@ -9,7 +9,7 @@ Run = Callable[[argparse.Namespace], int | None]
 Command = Callable[[str, Run, str, str], argparse.ArgumentParser]
 
 
-def add_source(parser: argparse.ArgumentParser, *, default: str | None, text: str = "") -> None:
+def add_source(parser: argparse._ActionsContainer, *, default: str | None, text: str = "") -> None:
     """Adds --source."""
     kinds = "pydocs, stdlib, file:GLOB, jsonl:GLOB, tfds:NAME, array_record:GLOB, tokenized:DIR"
     parser.add_argument("--source", default=default, metavar="SRC", help=text or f"{kinds} (default: {default})")

@@ -5,38 +5,36 @@ learning rate chosen by the same rule on the validation split, and is scored on 
 """
 
 import dataclasses
-import functools
 import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from tokjax.core.errors import CheckpointError, NumericsError, SpecError
 from tokjax.core.files import only_user, read_json, write_text
 from tokjax.core.spec import check, fingerprint
 from tokjax.core.types import Source
 from tokjax.data import load_source
 from tokjax.data.windows import TokenStream, token_stream
 from tokjax.experiment import run
-from tokjax.experiment.contenders import Budget, Contender, contender, folder, row_length
-from tokjax.experiment.environment import describe as describe_environment
-from tokjax.experiment.rates import LEARNING_RATE_RULE, SWEEP_FRACTION, best_rate, sweep_rates
-from tokjax.experiment.run import Interrupted
-from tokjax.measure.cost import (
-    flops_per_byte,
-    parameters,
-    peak_memory_bytes,
-    reset_peak_memory,
-    train_flops_per_step,
+from tokjax.experiment.budget import Budget
+from tokjax.experiment.contenders import Contender, contender, folder, row_length
+from tokjax.experiment.contest import (
+    CURVE_POINTS,
+    Entrant,
+    affordable_steps,
+    choose_rate,
+    claim,
+    run_directory,
+    train_once,
 )
+from tokjax.experiment.environment import describe as describe_environment
+from tokjax.experiment.rates import LEARNING_RATE_RULE, SWEEP_FRACTION
+from tokjax.experiment.run import Interrupted
+from tokjax.measure.cost import flops_per_byte, parameters, train_flops_per_step
 from tokjax.text.fitted import Fitted
-from tokjax.train import checkpoint, read_evaluations
 
-CURVE_POINTS = 6  # evaluations of a full run, for the curve against FLOPs
-MIN_STEPS = 4  # of the shortest run
-
-_TRAINED = ("valid_bits_per_byte", "curve", "seconds", "peak_memory_bytes")  # what trained.json holds
+__all__ = ["CompareSpec", "Interrupted", "compare", "run_directory"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -70,22 +68,34 @@ class CompareSpec:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Prepared:
-    """A contender with everything that does not depend on seed or learning rate."""
+class _Prepared(Entrant):
+    """A way of tokenizing, fitted, and the text in its tokens."""
 
-    name: str
-    config: dict[str, Any]
     source: Source
     fitted: Fitted
     text: TokenStream
-
-    @functools.cached_property
-    def seconds_per_step(self) -> float:
-        return run.seconds_per_step(self.config, self.fitted, self.source, self.text)
+    metric: ClassVar[str] = "bits_per_byte"
+    metric_in_words: ClassVar[str] = "bits/byte"
+    least_data: ClassVar[dict[str, Any]] = {"eval_bytes": 1}
 
     @property
     def bytes_per_target(self) -> float:
         return self.text.bytes / self.text.pairs
+
+    def train(self, config: dict[str, Any], where: Path, *, progress: bool) -> tuple[run.Model, str | None]:
+        return run.train_model(config, where, source=self.source, text=self.text, progress=progress)
+
+    def flops_per_step(self) -> float:
+        shape = self.config["data"]
+        system = run.build_system(self.config["system"], self.fitted)
+        return train_flops_per_step(system, shape["batch_size"], shape["length"])
+
+    def data_per_step(self) -> float:
+        shape = self.config["data"]
+        return shape["batch_size"] * shape["length"] * self.bytes_per_target
+
+    def prepare(self, where: Path) -> None:
+        self.fitted.save(where / "tokenizer")
 
 
 def compare(
@@ -112,16 +122,17 @@ def _compare(spec: CompareSpec, directory: Path, progress: bool, say: Callable[[
     contenders = [contender(name, source=spec.source, scale=spec.scale) for name in spec.systems]
     source = load_source(spec.source)
     documents = run.sample_documents(source.split("test"), spec.test_bytes)
-    _claim(directory, spec)
+    budget = Budget.parse(spec.budget)
+    claim(directory, dataclasses.asdict(spec))
     rows: list[dict[str, Any]] = []
     sweep: list[dict[str, Any]] = []
     paragraph = _paragraph(documents)
     shown: dict[str, Any] = {}
     everything = [_prepare(entry, spec, source, directory) for entry in contenders]
     for prepared in everything:  # a budget too small for one is found before any is trained
-        _affordable_steps(prepared, Budget.parse(spec.budget).share(SWEEP_FRACTION))
+        affordable_steps(prepared, budget.share(SWEEP_FRACTION))
     for prepared in everything:
-        rate, tried = _sweep(prepared, spec, directory, progress, say)
+        rate, tried = choose_rate(prepared, budget, directory, progress=progress, say=say)
         sweep += tried
         for seed in range(spec.seeds):
             row = _measured_run(prepared, spec, directory, rate, seed, documents, progress)
@@ -130,7 +141,7 @@ def _compare(spec: CompareSpec, directory: Path, progress: bool, say: Callable[[
         shown[prepared.name] = _tokens(run.load_model(run_directory(directory, prepared.name, rate, 0)), paragraph)
     results = {
         "format": 1,
-        "settings": {**dataclasses.asdict(spec), "budget_kind": Budget.parse(spec.budget).kind,
+        "settings": {**dataclasses.asdict(spec), "budget_kind": budget.kind,
                      "systems": list(spec.systems), "learning_rate_rule": LEARNING_RATE_RULE},
         "environment": describe_environment(),
         "data": _describe_data(source, documents),
@@ -142,21 +153,6 @@ def _compare(spec: CompareSpec, directory: Path, progress: bool, say: Callable[[
     return results
 
 
-def _claim(directory: Path, spec: CompareSpec) -> None:
-    """Makes `directory` this comparison's own, or checks that it already is."""
-    settings = json.loads(json.dumps(dataclasses.asdict(spec)))
-    path = directory / "compare.json"
-    if path.exists():
-        before = read_json(path)
-        # More systems or seeds go on from what is there; what shapes a run must be the same once there is one.
-        fixed = settings.keys() - {"systems", "seeds"} if (directory / "sweep").exists() else {"source"}
-        changed = [k for k in settings if k in fixed and settings[k] != before.get(k)]
-        if changed:
-            was = ", ".join(f"{k}={before.get(k)!r}" for k in changed)
-            raise CheckpointError(f"--out {directory} holds a comparison with {was}. Choose another directory.")
-    write_text(path, json.dumps(settings, indent=1))
-
-
 def _prepare(entry: Contender, spec: CompareSpec, source: Source, directory: Path) -> _Prepared:
     config = json.loads(entry.config.to_json())
     fitted = run.prepare_tokenizer(
@@ -165,44 +161,6 @@ def _prepare(entry: Contender, spec: CompareSpec, source: Source, directory: Pat
     prepared = _Prepared(entry.name, config, source, fitted, token_stream(source.split("train"), fitted))
     config["data"]["length"] = row_length(spec.context_bytes, prepared.bytes_per_target)
     return prepared
-
-
-def _sweep(
-    prepared: _Prepared, spec: CompareSpec, directory: Path, progress: bool, say: Callable[[str], None]
-) -> tuple[float, list[dict[str, Any]]]:
-    """Returns the best learning rate by `LEARNING_RATE_RULE`, and what was tried."""
-    base = prepared.config["optimizer"]["learning_rate"]
-    share = Budget.parse(spec.budget).share(SWEEP_FRACTION)
-
-    def attempt(rate: float) -> float:
-        where = directory / "sweep" / folder(prepared.name) / f"{rate:.2e}"
-        try:
-            result = _run(prepared, where, share, rate, 0, evaluations=1, progress=progress)
-        except NumericsError:  # a rerun need not find it again
-            result = dict.fromkeys(_TRAINED)
-            write_text(where / "trained.json", json.dumps(result))
-        bits = result["valid_bits_per_byte"]
-        cost = math.inf if bits is None else bits
-        say(f"{prepared.name} learning rate {rate:.2e}: {cost:.3f} bits/byte on validation")
-        return cost
-
-    tried = sweep_rates(prepared.name, base, attempt)
-    best = best_rate(tried)
-    listed = [
-        {
-            "system": prepared.name,
-            "learning_rate": rate,
-            "bits_per_byte": bits if math.isfinite(bits) else None,
-            "best_at_an_end": best in (tried[0][0], tried[-1][0]),
-        }
-        for rate, bits in tried
-    ]
-    return best, listed
-
-
-def run_directory(directory: Path, system: str, rate: float, seed: int) -> Path:
-    """Returns where the comparison in `directory` keeps the run of a contender at a learning rate and seed."""
-    return directory / "runs" / folder(system) / f"{rate:.2e}-seed{seed}"
 
 
 def _measured_run(
@@ -219,7 +177,8 @@ def _measured_run(
     done = where / "row.json"
     if done.exists():
         return read_json(done, needs=("system", "seed", "bits_per_byte", "seconds"))
-    result = _run(prepared, where, Budget.parse(spec.budget), rate, seed, evaluations=CURVE_POINTS, progress=progress)
+    budget = Budget.parse(spec.budget)
+    result = train_once(prepared, where, budget, rate, seed, evaluations=CURVE_POINTS, progress=progress)
     model = run.load_model(where)
     evaluation = model.evaluate(documents)
     shape = model.spec.data
@@ -253,72 +212,6 @@ def _measured_run(
     }
     write_text(done, json.dumps(row))
     return row
-
-
-def _run(
-    prepared: _Prepared, where: Path, budget: Budget, rate: float, seed: int, *, evaluations: int, progress: bool
-) -> dict[str, Any]:
-    """Trains in `where` unless that is done; returns `_TRAINED`."""
-    done = where / "trained.json"
-    if done.exists():
-        return read_json(done, needs=_TRAINED)
-    config = json.loads(json.dumps(prepared.config))
-    planned = where / "config.json"
-    if planned.exists():
-        config = read_json(planned, needs=config)
-    else:
-        config["optimizer"]["learning_rate"] = rate
-        config["train"]["seed"] = seed
-        _plan_steps(prepared, config, budget, evaluations)
-        prepared.fitted.save(where / "tokenizer")
-        write_text(planned, json.dumps(config, indent=1))
-    reset_peak_memory()
-    model, interrupted = run.train_model(config, where, source=prepared.source, text=prepared.text, progress=progress)
-    if interrupted:
-        raise Interrupted(where)
-    evaluations_made = read_evaluations(where)
-    if not evaluations_made:
-        raise CheckpointError(f"{where}: its logs are damaged. Delete this directory and give the command again.")
-    curve = [(line["step"], line["bits_per_byte"]) for line in evaluations_made]
-    seconds = checkpoint.read_metadata(where, model.step)["seconds"]
-    result = dict(zip(_TRAINED, (curve[-1][1], curve, seconds, peak_memory_bytes()), strict=True))
-    write_text(done, json.dumps(result))
-    return result
-
-
-def _affordable_steps(prepared: _Prepared, budget: Budget) -> int:
-    """Returns the steps that spend `budget`.
-
-    Raises:
-      SpecError: fewer than `MIN_STEPS`.
-    """
-    shape = prepared.config["data"]
-    if budget.kind == "flops":
-        system = run.build_system(prepared.config["system"], prepared.fitted)
-        cost = train_flops_per_step(system, shape["batch_size"], shape["length"])
-    elif budget.kind == "bytes":
-        cost = shape["batch_size"] * shape["length"] * prepared.bytes_per_target
-    else:
-        cost = prepared.seconds_per_step
-    steps = budget.amount / cost
-    if steps < MIN_STEPS:
-        raise SpecError(
-            f"--budget: {prepared.name} makes {steps:.1f} steps; give at least "
-            f"{cost * MIN_STEPS / SWEEP_FRACTION:.2g} {budget.kind}, or a smaller --scale."
-        )
-    return round(steps)
-
-
-def _plan_steps(prepared: _Prepared, config: dict[str, Any], budget: Budget, evaluations: int) -> None:
-    """Sets the steps that spend `budget`, and the cadence of `evaluations` and checkpoints with them."""
-    steps = _affordable_steps(prepared, budget)
-    config["train"]["steps"] = steps
-    config["train"]["eval_every"] = math.ceil(steps / evaluations)
-    config["train"]["checkpoint_every"] = math.ceil(steps / 2)
-    config["train"]["log_every"] = max(1, steps // 50)
-    config["optimizer"]["warmup_steps"] = max(1, steps // 20)
-    if budget.kind == "seconds":
-        config["train"]["time_limit_s"] = budget.amount
 
 
 def _paragraph(documents: Sequence[bytes], size: int = 600) -> bytes:

@@ -1,61 +1,29 @@
 """What `tokjax compare` compares: names on the command line become configurations of equal standing."""
 
 import dataclasses
-import math
 import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from tokjax.core.errors import SpecError, UnknownNameError, nearest
+from tokjax.core.errors import SpecError, UnknownNameError, UserError, nearest
 from tokjax.core.registry import systems, tokenizers
 from tokjax.core.spec import read_value
-from tokjax.experiment.config import load_config
+from tokjax.data.images import Images
+from tokjax.experiment.config import load_config, override
+from tokjax.experiment.images import build_image_tokenizer, is_image_tokenizer
+from tokjax.objectives.language import LanguageSystem
 
-_UNITS = {"flops": "flops", "s": "seconds", "b": "bytes", "kb": "bytes", "mb": "bytes", "gb": "bytes"}
-_SCALES = {"kb": 1e3, "mb": 1e6, "gb": 1e9}
 LENGTH_MULTIPLE = 32  # rows are whole multiples of this many positions
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """What every system may spend on training.
-
-    Attributes:
-      kind: 'flops' (forward and backward), 'seconds' (of training steps) or 'bytes' (of text read).
-      amount: how much.
-    """
-
-    kind: str
-    amount: float
-
-    @classmethod
-    def parse(cls, text: str) -> "Budget":
-        """Reads '1e13flops', '60s' or '5MB'.
-
-        Raises:
-          SpecError: another form, or nothing to spend.
-        """
-        match = re.fullmatch(r"\s*([0-9.]+(?:e[+-]?[0-9]+)?)\s*([a-z]+)\s*", text.lower())
-        unit = match[2] if match else ""
-        try:
-            amount = float(match[1]) * _SCALES.get(unit, 1.0) if match else 0.0
-        except ValueError:
-            unit = ""
-        if unit not in _UNITS:
-            raise SpecError(f"--budget: got {text!r}; write FLOPs, seconds or bytes, as in 1e13flops, 60s or 5MB.")
-        if not amount > 0 or math.isinf(amount):
-            raise SpecError(f"--budget: got {text!r}; give more than nothing, as in 1e12flops.")
-        return cls(_UNITS[unit], amount)
-
-    def share(self, fraction: float) -> "Budget":
-        """A fraction of this budget, of the same kind."""
-        return dataclasses.replace(self, amount=self.amount * fraction)
+_GROUPS = ("data", "optimizer", "system")  # of a recipe of images, that a contender may change
+# A comma between contenders, which is none before a number: that is the next value of a list, as in levels=8,5,5.
+_SEPARATOR = re.compile(r",(?!\s*[-+.\d][-+.\de]*\s*(?:[,:]|$|/[\w.]+=))")
+_FIELD = re.compile(r"/(?=[A-Za-z_][\w.]*=)")
 
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """One way of tokenizing text and the model that reads it.
+    """One way of tokenizing text and the model that reads it, or one tokenizer of images.
 
     Attributes:
       name: as on the command line.
@@ -64,6 +32,11 @@ class Contender:
 
     name: str
     config: ConfigDict
+
+
+def split_names(text: str) -> tuple[str, ...]:
+    """Returns the names between the commas of `text`; lists of numbers, as in vqgan/body.widths=16,32, stay whole."""
+    return tuple(name.strip() for name in _SEPARATOR.split(text) if name.strip())
 
 
 def contender(name: str, *, source: str, scale: str) -> Contender:
@@ -88,7 +61,10 @@ def contender(name: str, *, source: str, scale: str) -> Contender:
             known = [*systems, *tokenizers]
             raise UnknownNameError(f"--systems: no system or tokenizer {system!r}.{nearest(system, known)}")
         system, tokenizer = "lm", system
-    systems.entry(system)
+    if not issubclass(systems[system], LanguageSystem):
+        raise SpecError(
+            f"--systems: {system!r} reads no text; name its data with --images, or compare language models."
+        )
     config = load_config(f"{system}:{scale}")
     with config.unlocked():
         config.source = source
@@ -108,6 +84,45 @@ def contender(name: str, *, source: str, scale: str) -> Contender:
             group = config.system if field.startswith("system.") else config.tokenizer
             group[field.removeprefix("system.") or "vocab_size"] = read_value(value)
     return Contender(name, config)
+
+
+def image_contender(name: str, *, images: Images, scale: str) -> Contender:
+    """Returns the tokenizer of images called `name`: a recipe and changes to it, NAME[:variant][/FIELD=VALUE...].
+
+    A field is one of the system, as in `vqgan/quantizer=fsq:levels=8,5,5`, or of another group, as in
+    `titok:small/data.batch_size=16`. Where the images are of one size, systems take it and their channels, unless a
+    field says otherwise.
+
+    Args:
+      name: as of the command line.
+      images: what is to be tokenized.
+      scale: the variant where `name` has none.
+
+    Raises:
+      UserError: no such recipe or field, a system that is none of images, or values that do not fit together.
+    """
+    reference, *changes = _FIELD.split(name)
+    changes = [change if change.split(".")[0] in _GROUPS else f"system.{change}" for change in changes]
+    try:
+        config = load_config(reference if ":" in reference else f"{reference}:{scale}")
+        if not is_image_tokenizer(config.system):
+            raise SpecError("turns no images into codes; name image tokenizers, or leave --images out.")
+        override(config, [*_shape(images), *changes])
+        build_image_tokenizer(config.system.to_dict())
+    except UserError as error:
+        message = str(error).removeprefix("--config ").removeprefix("--config.")
+        raise type(error)(f"--systems {name}: {message}") from None
+    with config.unlocked():
+        config.source = images.name
+    return Contender(name, config)
+
+
+def _shape(images: Images) -> list[str]:
+    """Returns size and channels of a system of images that are all alike, as changes to its recipe."""
+    if images.pixels is None:
+        return []
+    _, height, width, channels = images.pixels.shape
+    return [f"system.size={min(height, width)}", f"system.channels={channels}"]
 
 
 def folder(name: str) -> str:

@@ -5,7 +5,6 @@ import dataclasses
 import functools
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +27,9 @@ from tokjax.measure.language import Evaluation, ScoredText, evaluate, score_docu
 from tokjax.objectives.language import LanguageSystem
 from tokjax.sharding import MeshSpec, make_mesh
 from tokjax.text.fitted import DESCRIPTION, Fitted, fit_tokenizer, load_tokenizer
-from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference, read_metrics
+from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference
 from tokjax.train.checkpoint import read_metadata
 from tokjax.train.state import TrainState
-
-_TIMED_STEPS = 8
 
 
 class Interrupted(Exception):
@@ -290,24 +287,6 @@ def _train(
     )  # fmt: skip
     interrupted_by = state.stopped if state.stopped != "time_limit" else None
     return Model(spec, fitted, system, state.inference_params, int(state.step)), interrupted_by
-
-
-def seconds_per_step(config: Mapping[str, Any], fitted: Fitted, source: Source, text: TokenStream) -> float:
-    """Measures a training step of `config` on this machine, compilation not counted, by training for a few.
-
-    Raises:
-      Interrupted: by a signal, before it was known.
-    """
-    short = json.loads(json.dumps(dict(config)))
-    short["train"] |= {"steps": _TIMED_STEPS, "eval_every": _TIMED_STEPS, "time_limit_s": None}
-    short["optimizer"]["warmup_steps"] = 1
-    short["data"]["eval_bytes"] = 1
-    with tempfile.TemporaryDirectory() as directory:
-        fitted.save(Path(directory) / "tokenizer")
-        _, interrupted = train_model(short, directory, source=source, text=text, progress=False)
-        if interrupted:
-            raise Interrupted(directory)
-        return read_metrics(directory)[-1]["seconds"] / _TIMED_STEPS
 
 
 def load_model(workdir: str | os.PathLike) -> Model:

@@ -7,6 +7,7 @@ from typing import Any
 from tokjax.core.errors import SourceError
 from tokjax.core.files import write_bytes, write_text
 from tokjax.measure.statistics import Estimate, Verdict, interval, summary, verdict
+from tokjax.report.images_table import terminal_table as terminal_images_table
 from tokjax.report.sentences import headline
 from tokjax.report.table import markdown_table, terminal_table
 
@@ -20,6 +21,7 @@ __all__ = [
     "interval",
     "markdown_table",
     "summary",
+    "terminal_images_table",
     "terminal_table",
     "verdict",
     "write",
@@ -40,15 +42,16 @@ def write(results: Mapping[str, Any], directory: Path) -> Path:
       SourceError: `results` has another format or no rows.
       OutputError: `directory` cannot be written.
     """
-    from tokjax.report.page import page
-    from tokjax.report.plots import figures, render
+    from tokjax.report import images, images_plots, page, plots
 
     if results.get("format") != FORMAT:
         raise SourceError(f"results: format {results.get('format')!r}, expected {FORMAT}. Run `tokjax compare` again.")
     if not results["rows"]:
         raise SourceError("results: no rows, nothing to report. Run `tokjax compare` to its end.")
-    for name, figure in figures(results).items():
-        write_bytes(directory / f"{name}.png", render(figure, "png"))
+    of_images = results.get("kind") == "images"
+    drawn = images_plots.figures(results) if of_images else plots.figures(results)
+    for name, figure in drawn.items():
+        write_bytes(directory / f"{name}.png", plots.render(figure, "png"))
     path = directory / "report.html"
-    write_text(path, page(results))
+    write_text(path, images.page(results) if of_images else page.page(results))
     return path

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 SIZE_INCHES = (6.2, 3.9)
 PNG_DPI = 180
+_LEGEND_CHARACTERS_PER_INCH = 13  # at the size of its font
 _MARKERS = "osD^vPX"
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
-_FLOPS_TICKS = tuple(digit * 10.0**power for power in range(31) for digit in (1, 2, 5))
+ROUND_TICKS = tuple(digit * 10.0**power for power in range(-6, 31) for digit in (1, 2, 5))
 _BITS_TICKS = (0.5, 0.7, 1, 1.2, 1.5, 1.7, 2, 2.3, 2.6, 3, 3.5, 4, 5, 6, 8, 12, 16, 24, 32)
 
 
@@ -72,7 +73,7 @@ def figures(results: Mapping[str, Any], theme: Literal["light", "dark"] = "light
 def render(figure: "Figure", form: Literal["png", "svg"]) -> bytes:
     """Returns `figure` as a file. New figures of the same results give the same bytes; a second drawing may not."""
     file = io.BytesIO()
-    with _style():
+    with style():
         no_clock = {"Software": None} if form == "png" else {"Date": None, "Creator": None}
         figure.savefig(file, format=form, dpi=PNG_DPI, metadata=no_clock)
     return file.getvalue()
@@ -81,13 +82,13 @@ def render(figure: "Figure", form: Literal["png", "svg"]) -> bytes:
 def flops_figure(results: Mapping[str, Any], theme: Theme) -> "Figure | None":
     """Bits per byte against training FLOPs: a thin line per seed (validation), the mean at the end (test)."""
     groups = rows_by_system(results)
-    with _axes(theme, "training FLOPs", "bits per byte") as (figure, axes):
+    with framed(theme, "training FLOPs", "bits per byte") as (figure, axes):
         ends = []
         for system, look in looks(results, theme).items():
             for row in groups[system]:
                 points = [(flops, bits) for flops, bits in row["curve"] if flops > 0 and is_number(bits)]
                 if points:
-                    axes.plot(*_columns(points), color=look.color, linestyle=look.linestyle, linewidth=1.1, alpha=0.65)
+                    axes.plot(*columns(points), color=look.color, linestyle=look.linestyle, linewidth=1.1, alpha=0.65)
             flops = interval([row["train_flops"] for row in groups[system]]).mean
             bits = interval([row["bits_per_byte"] for row in groups[system]])
             if flops is not None and bits.mean is not None:
@@ -97,9 +98,9 @@ def flops_figure(results: Mapping[str, Any], theme: Theme) -> "Figure | None":
             return None
         axes.set_xscale("log")
         axes.set_yscale("log")
-        _log_ticks(axes.xaxis, _FLOPS_TICKS)
-        _log_ticks(axes.yaxis, _BITS_TICKS)
-        _note(axes, "thin lines: validation, one per seed; points: test, mean and 95 % interval", theme)
+        log_ticks(axes.xaxis, ROUND_TICKS)
+        log_ticks(axes.yaxis, _BITS_TICKS)
+        note(axes, "thin lines: validation, one per seed; points: test, mean and 95 % interval", theme)
         _label_ends(axes, ends)
     return figure
 
@@ -110,7 +111,7 @@ def position_figure(results: Mapping[str, Any], theme: Theme) -> "Figure | None"
     edges = sorted({edge for row in results["rows"] for edge, _ in row["by_position"]})
     if not edges:
         return None
-    with _axes(theme, "byte position in the document", "bits per byte") as (figure, axes):
+    with framed(theme, "byte position in the document", "bits per byte") as (figure, axes):
         ends = []
         for system, look in looks(results, theme).items():
             by_edge = [dict(map(tuple, row["by_position"])) for row in groups[system]]
@@ -118,7 +119,7 @@ def position_figure(results: Mapping[str, Any], theme: Theme) -> "Figure | None"
             known = [(i, mean, half_width or 0.0) for i, (mean, half_width) in estimates if mean is not None]
             if not known:
                 continue
-            x, mean, half_width = _columns(known)
+            x, mean, half_width = columns(known)
             axes.plot(x, mean, color=look.color, marker=look.marker, linestyle=look.linestyle, markersize=5)
             low = [m - h for m, h in zip(mean, half_width, strict=True)]
             high = [m + h for m, h in zip(mean, half_width, strict=True)]
@@ -126,18 +127,29 @@ def position_figure(results: Mapping[str, Any], theme: Theme) -> "Figure | None"
             ends.append((mean[-1], system, look.color))
         # Ranges double, so equal steps are a log2 axis that has room for the range that starts at 0.
         axes.set_xticks(range(len(edges)), [_binary(edge) for edge in edges])
-        _note(axes, "ranges by their first byte, ki = 1024; test, mean and 95 % interval", theme)
+        note(axes, "ranges by their first byte, ki = 1024; test, mean and 95 % interval", theme)
         _label_ends(axes, ends)
     return figure
 
 
-def sweep_figure(results: Mapping[str, Any], theme: Theme) -> "Figure | None":
-    """Validation bits per byte of the learning rates tried, the chosen one ringed, those that diverged at the top."""
-    with _axes(theme, "learning rate", "bits per byte (validation)") as (figure, axes):
+def sweep_figure(
+    results: Mapping[str, Any], theme: Theme, metric: str = "bits_per_byte", *, legend: bool = False
+) -> "Figure | None":
+    """Validation metric of the learning rates tried, the chosen one ringed, those that diverged at the top.
+
+    Args:
+      results: of a comparison.
+      theme: colours.
+      metric: what the rates were chosen by, lower is better.
+      legend: names the systems in a legend, for names too long to stand at the ends of lines.
+    """
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    with framed(theme, "learning rate", f"{metric.replace('_', ' ')} (validation)") as (figure, axes):
         ends = []
         for system, look in looks(results, theme).items():
             tried = [
-                (entry["learning_rate"], entry["bits_per_byte"])
+                (entry["learning_rate"], entry[metric])
                 for entry in sorted(results.get("sweep") or (), key=lambda entry: entry["learning_rate"])
                 if entry["system"] == system
             ]
@@ -147,7 +159,7 @@ def sweep_figure(results: Mapping[str, Any], theme: Theme) -> "Figure | None":
                 top = axes.get_xaxis_transform()
                 axes.plot(diverged, [0.97] * len(diverged), "x", color=look.color, transform=top)
             if points:
-                x, y = _columns(points)
+                x, y = columns(points)
                 axes.plot(x, y, color=look.color, marker=look.marker, linestyle=look.linestyle, markersize=5)
                 best = min(points, key=lambda point: point[1])
                 axes.plot(*best, "o", markersize=12, markerfacecolor="none", markeredgecolor=look.color)
@@ -156,13 +168,19 @@ def sweep_figure(results: Mapping[str, Any], theme: Theme) -> "Figure | None":
             return None
         axes.set_xscale("log")
         axes.margins(x=0.06)
-        _note(axes, "ring: chosen rate; x at the top: diverged", theme)
-        _label_ends(axes, ends)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        note(axes, "ring: chosen rate; x at the top: diverged", theme)
+        if legend:
+            add_legend(figure, looks(results, theme), theme)
+        else:
+            _label_ends(axes, ends)
     return figure
 
 
 @contextlib.contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """Matplotlib's defaults and ours, whatever the user's matplotlibrc says."""
     import matplotlib.style
 
@@ -172,22 +190,28 @@ def _style() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _axes(theme: Theme, x: str, y: str) -> "Iterator[tuple[Figure, Axes]]":
+def framed(theme: Theme, x: str, y: str) -> "Iterator[tuple[Figure, Axes]]":
     """Yields a figure and its axes in the colours of `theme`, with labels."""
     from matplotlib.figure import Figure
 
-    with _style():
+    with style():
         figure = Figure(figsize=SIZE_INCHES, facecolor=theme.paper, layout="constrained")
-        axes = figure.add_subplot(facecolor=theme.paper)
-        axes.set_xlabel(x, color=theme.text)
-        axes.set_ylabel(y, color=theme.text)
-        axes.tick_params(which="both", colors=theme.text, color=theme.grid)
-        axes.grid(color=theme.grid, linewidth=0.7)
-        axes.set_axisbelow(True)
-        for name, spine in axes.spines.items():
-            spine.set_visible(name in ("left", "bottom"))
-            spine.set_color(theme.grid)
+        axes = figure.add_subplot()
+        dress(axes, theme, x, y)
         yield figure, axes
+
+
+def dress(axes: "Axes", theme: Theme, x: str, y: str) -> None:
+    """Gives `axes` the colours of `theme`, and labels."""
+    axes.set_facecolor(theme.paper)
+    axes.set_xlabel(x, color=theme.text)
+    axes.set_ylabel(y, color=theme.text)
+    axes.tick_params(which="both", colors=theme.text, color=theme.grid)
+    axes.grid(color=theme.grid, linewidth=0.7)
+    axes.set_axisbelow(True)
+    for name, spine in axes.spines.items():
+        spine.set_visible(name in ("left", "bottom"))
+        spine.set_color(theme.grid)
 
 
 def _point(axes: "Axes", x: float, y: float, half_width: float | None, look: Look) -> None:
@@ -197,8 +221,8 @@ def _point(axes: "Axes", x: float, y: float, half_width: float | None, look: Loo
     )  # fmt: skip
 
 
-def _log_ticks(axis: "Axis", candidates: Sequence[float]) -> None:
-    """Ticks of a log axis at those of `candidates` in view, or at round numbers where there are too few."""
+def log_ticks(axis: "Axis", candidates: Sequence[float]) -> None:
+    """Sets ticks of a log axis at those of `candidates` in view, or at round numbers where there are too few."""
     from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
     low, high = axis.get_view_interval()
@@ -208,8 +232,25 @@ def _log_ticks(axis: "Axis", candidates: Sequence[float]) -> None:
     axis.set_major_formatter(lambda value, _: si(value))
 
 
-def _note(axes: "Axes", text: str, theme: Theme) -> None:
+def note(axes: "Axes", text: str, theme: Theme) -> None:
+    """Writes how to read the plot above it."""
     axes.set_title(text, loc="left", fontsize=9, color=theme.text)
+
+
+def add_legend(figure: "Figure", entries: Mapping[str, Look], theme: Theme) -> None:
+    """Puts a legend of the systems below the axes, as many side by side as their names leave room for."""
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=look.color, marker=look.marker, linestyle=look.linestyle, label=name)
+        for name, look in entries.items()
+    ]
+    width = figure.get_size_inches()[0] * _LEGEND_CHARACTERS_PER_INCH
+    side_by_side = int(width // (max(map(len, entries)) + 6))
+    figure.legend(
+        handles=handles, loc="outside lower left", frameon=False, fontsize=9, labelcolor=theme.text,
+        ncols=min(len(handles), max(1, side_by_side)),
+    )  # fmt: skip
 
 
 def _label_ends(axes: "Axes", ends: Sequence[tuple[float, str, str]], gap: float = 0.065) -> None:
@@ -237,7 +278,8 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
     return [center + index * gap for index, center in enumerate(centers)]
 
 
-def _columns(points: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+def columns(points: Sequence[Sequence[float]]) -> tuple[tuple[float, ...], ...]:
+    """Returns the points of a line as one tuple per axis."""
     return tuple(zip(*points, strict=True))
 
 

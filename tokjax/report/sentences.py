@@ -9,13 +9,15 @@ from tokjax.report.units import duration, fixed, si
 
 def budget(results: Mapping[str, Any]) -> str:
     """Returns what each system was allowed to spend, in words: '1 TFLOP of training'."""
-    from tokjax.experiment.contenders import Budget
+    from tokjax.experiment.budget import Budget
 
-    parsed = Budget.parse(results["settings"]["budget"])
+    parsed = Budget.parse(results["settings"]["budget"], "images" if results.get("kind") == "images" else "bytes")
     if parsed.kind == "flops":
         return f"{si(parsed.amount, 'FLOP')} of training"
     if parsed.kind == "bytes":
         return f"{si(parsed.amount, 'B')} of training text"
+    if parsed.kind == "images":
+        return f"{si(parsed.amount)} training images"
     return f"{duration(parsed.amount)} of training"
 
 

@@ -27,10 +27,13 @@ p, ul, dl { max-width: 46rem; }
 .wide:focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .7rem; text-align: left; white-space: nowrap; border-bottom: 1px solid var(--line); }
-thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; }
+thead th { vertical-align: bottom; color: var(--soft); font-weight: 600; white-space: normal; }
 thead small { display: block; font-weight: 400; }
 .number { text-align: right; }
-tbody th { font-weight: 600; position: sticky; left: 0; background: var(--page); }
+tbody th {
+  font-weight: 600; position: sticky; left: 0; background: var(--page);
+  white-space: normal; overflow-wrap: anywhere; min-width: 9rem;
+}
 .best > * { background: var(--raised); font-weight: 700; }
 .best th::after { content: " best"; color: var(--accent); font-size: .78rem; }
 figure { margin: 1.2rem 0; }
@@ -38,6 +41,12 @@ figure img {
   width: 100%; max-width: 46rem; height: auto; display: block; border: 1px solid var(--line); border-radius: 6px;
 }
 figcaption { margin-top: .4rem; max-width: 46rem; }
+.pictures th, .pictures td { padding: .3rem .25rem; text-align: center; border: 0; vertical-align: top; }
+.pictures tbody th { min-width: 0; }
+.pictures .first { padding-left: 1.1rem; }
+.pictures [scope=colgroup] { text-align: left; color: var(--text); overflow-wrap: anywhere; }
+.pictures img { display: block; margin: 0 auto; image-rendering: pixelated; border-radius: 3px; }
+.pictures small { display: block; color: var(--soft); font-size: .75rem; }
 .tokens {
   margin: 0; padding: .8rem; max-width: none; border: 1px solid var(--line); border-radius: 6px;
   font: .875rem/1.75 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;

@@ -22,6 +22,7 @@ class Column(NamedTuple):
       key: which entry of a `summary` dict.
       kind: how to write it. 'si' and 'time' choose one prefix or unit for the whole column, so that cells compare.
       unit: behind the prefix.
+      decimals: of an interval.
     """
 
     heading: str
@@ -29,6 +30,7 @@ class Column(NamedTuple):
     key: str
     kind: Literal["text", "interval", "ratio", "percent", "si", "time"]
     unit: str = ""
+    decimals: int = 3
 
     @property
     def numeric(self) -> bool:
@@ -69,24 +71,28 @@ class Cells(NamedTuple):
 def cells(results: Mapping[str, Any]) -> Cells:
     """Returns the table of `results` as text."""
     entries = summary(results)
-    units, columns = zip(*(_column(column, entries) for column in COLUMNS), strict=True)
+    for entry in entries:
+        entry["tokenizer"] = f"{entry['tokenizer'] or MISSING} {entry['vocab_size'] or 0:,}"
     found = verdict(results)
     names = [entry["system"] for entry in entries]
-    rows = [list(row) for row in zip(*columns, strict=True)]
-    return Cells(list(units), rows, names.index(found.best) if found else None)
+    return fill(COLUMNS, entries, best=names.index(found.best) if found else None)
+
+
+def fill(columns: Sequence[Column], entries: Sequence[Mapping[str, Any]], *, best: int | None = None) -> Cells:
+    """Returns the table of `entries` as text, a row each; entries hold texts and `Estimate`s by key."""
+    units, texts = zip(*(_column(column, entries) for column in columns), strict=True)
+    return Cells(list(units), [list(row) for row in zip(*texts, strict=True)], best)
 
 
 def _column(column: Column, entries: Sequence[Mapping[str, Any]]) -> tuple[str, list[str]]:
     """Returns the unit and the cells of one column."""
-    if column.key == "tokenizer":
-        return "", [f"{entry['tokenizer'] or MISSING} {entry['vocab_size'] or 0:,}" for entry in entries]
     if column.kind == "text":
         return "", [str(entry[column.key]) for entry in entries]
     if column.kind == "interval":
-        return "", [with_interval(entry[column.key]) for entry in entries]
+        return column.unit, [with_interval(entry[column.key], f".{column.decimals}f") for entry in entries]
     means = [entry[column.key].mean for entry in entries]
     if column.kind == "ratio":
-        return "", [fixed(mean, 2) for mean in means]
+        return column.unit, [fixed(mean, 2) for mean in means]
     if column.kind == "percent":
         return column.unit, [fixed(mean if mean is None else 100 * mean, 1) for mean in means]
     # Twice: 0.999 and 1.00 TFLOP rather than 999 and 1,000 GFLOP.
@@ -96,16 +102,20 @@ def _column(column: Column, entries: Sequence[Mapping[str, Any]]) -> tuple[str, 
 
 def terminal_table(results: Mapping[str, Any]) -> "rich.table.Table":
     """Returns the comparison as a rich table, the system with the fewest bits per byte marked, the headline below."""
+    found = cells(results)
+    caption = headline(results)
+    return grid(COLUMNS, found, f"{BEST_MARK} {caption}" if found.best is not None else caption)
+
+
+def grid(columns: Sequence[Column], cells: Cells, caption: str) -> "rich.table.Table":
+    """Returns a table for the terminal, the best row marked, `caption` below."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    units, rows, best = cells(results)
-    table = Table(
-        box=box.SIMPLE_HEAD, pad_edge=False, padding=0, caption_justify="left",
-        caption=Text(f"{BEST_MARK} {headline(results)}" if best is not None else headline(results)),
-    )  # fmt: skip
-    for column, unit in zip(COLUMNS, units, strict=True):
+    units, rows, best = cells
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=0, caption_justify="left", caption=Text(caption))
+    for column, unit in zip(columns, units, strict=True):
         heading = column.heading.replace(" ", "\n").replace("/", "/\n")
         if unit:
             heading += f" {unit}" if "\n" in heading else f"\n{unit}"
