@@ -24,7 +24,7 @@ def test_eight_devices_give_the_step_of_one():
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
     }
-    script = Path(__file__).parent / "eight_devices.py"
+    script = Path(__file__).parent / "sharded_step.py"
     done = subprocess.run(
         [sys.executable, script, *QUANTIZERS], env=environment, capture_output=True, text=True, timeout=500
     )
