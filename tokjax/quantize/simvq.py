@@ -18,18 +18,15 @@ from tokjax.quantize.base import Context, Quantizer, code_stats, mean_square
 from tokjax.quantize.gradients import GRADIENTS, Gradient, pass_gradient
 from tokjax.quantize.search import nearest
 
-
-@quantizers.register(
-    "simvq",
-    papers=(
-        Paper(
-            title="Addressing Representation Collapse in Vector Quantized Models with One Linear Layer",
-            authors="Zhu, Li, Xin, Xia, Xu",
-            year=2024,
-            url="https://arxiv.org/abs/2411.02038",
-        ),
-    ),
+ZHU = Paper(
+    title="Addressing Representation Collapse in Vector Quantized Models with One Linear Layer",
+    authors="Zhu, Li, Xin, Xia, Xu",
+    year=2024,
+    url="https://arxiv.org/abs/2411.02038",
 )
+
+
+@quantizers.register("simvq", papers=(ZHU,))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SimVQ(Quantizer):
     """The nearest of K fixed random vectors times a learned matrix.

@@ -110,6 +110,7 @@ def _flat(values: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, str
 
 
 def definitions(pairs: Iterable[tuple[str, str]]) -> str:
+    """A list of names and what each of them is, in text."""
     items = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in pairs)
     return f"<dl>{items}</dl>"
 

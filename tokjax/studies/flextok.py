@@ -10,12 +10,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tokjax.core.registry import Paper, studies
+from tokjax.core.registry import studies
 from tokjax.data.images import load_images
 from tokjax.experiment.environment import describe
 from tokjax.experiment.images import ImageModel
 from tokjax.studies.image_runs import Training
 from tokjax.studies.result import Claim, Result, Rows, Table, against, below, choose_sources, values_by
+from tokjax.systems.vision.flextok import BACHMANN
 
 _CLOSE = 0.10  # by which the error of one model may be above that of a model made for the length
 TABLES = (
@@ -70,17 +71,7 @@ _SCALES = {
 _SOURCES = {"smoke": "digits", "small": "photos:?size=16", "paper": None}
 
 
-@studies.register(
-    "flextok",
-    papers=(
-        Paper(
-            title="FlexTok: Resampling Images into 1D Token Sequences of Flexible Length",
-            authors="Bachmann et al.",
-            year=2025,
-            url="https://arxiv.org/abs/2502.13967",
-        ),
-    ),
-)
+@studies.register("flextok", papers=(BACHMANN,))
 def flextok(
     *, scale: str, seeds: int, directory: Path, progress: bool = True, sources: Mapping[str, str] = MappingProxyType({})
 ) -> Result:

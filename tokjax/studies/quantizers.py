@@ -12,10 +12,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tokjax.core.registry import Paper, studies
+from tokjax.core.registry import studies
 from tokjax.data.images import Images, load_images
 from tokjax.experiment.environment import describe
 from tokjax.experiment.images import ImageModel
+from tokjax.quantize.simvq import ZHU
 from tokjax.studies.image_runs import Training
 from tokjax.studies.result import Claim, Result, Rows, Table, against, below, choose_sources, values_by
 
@@ -84,17 +85,7 @@ _SCALES = {
 _SOURCES = {"smoke": "digits", "small": "photos:?size=16", "paper": None}
 
 
-@studies.register(
-    "quantizers",
-    papers=(
-        Paper(
-            title="Addressing Representation Collapse in Vector Quantized Models with One Linear Layer",
-            authors="Zhu, Li, Xin, Xia, Xu",
-            year=2024,
-            url="https://arxiv.org/abs/2411.02038",
-        ),
-    ),
-)
+@studies.register("quantizers", papers=(ZHU,))
 def quantizers(
     *, scale: str, seeds: int, directory: Path, progress: bool = True, sources: Mapping[str, str] = MappingProxyType({})
 ) -> Result:

@@ -11,13 +11,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tokjax.core.registry import Paper, studies
+from tokjax.core.registry import studies
 from tokjax.data.images import load_images
 from tokjax.experiment.environment import describe
 from tokjax.experiment.images import ImageModel
 from tokjax.nn.param import count
 from tokjax.studies.image_runs import Training
 from tokjax.studies.result import Claim, Result, Rows, Table, against, below, choose_sources, values_by
+from tokjax.systems.vision.titok import YU
 
 _QUANTIZER = "vq:codes={codes}:update=ema:init=kmeans:revival=batch:dead_below=0.05"
 _WIDTH = 8  # channels of a vector that is quantized
@@ -73,17 +74,7 @@ _SCALES = {
 _SOURCES = {"smoke": "digits", "small": "photos:?size=16", "paper": None}
 
 
-@studies.register(
-    "titok",
-    papers=(
-        Paper(
-            title="An Image is Worth 32 Tokens for Reconstruction and Generation",
-            authors="Yu, Weber, Deng, Shen, Cremers, Chen",
-            year=2024,
-            url="https://arxiv.org/abs/2406.07550",
-        ),
-    ),
-)
+@studies.register("titok", papers=(YU,))
 def titok(
     *, scale: str, seeds: int, directory: Path, progress: bool = True, sources: Mapping[str, str] = MappingProxyType({})
 ) -> Result:

@@ -40,18 +40,15 @@ from tokjax.objectives.reconstruction import (
 )
 from tokjax.quantize import Quantizer, quantizer
 
-
-@systems.register(
-    "flextok",
-    papers=(
-        Paper(
-            title="FlexTok: Resampling Images into 1D Token Sequences of Flexible Length",
-            authors="Bachmann et al.",
-            year=2025,
-            url="https://arxiv.org/abs/2502.13967",
-        ),
-    ),
+BACHMANN = Paper(
+    title="FlexTok: Resampling Images into 1D Token Sequences of Flexible Length",
+    authors="Bachmann et al.",
+    year=2025,
+    url="https://arxiv.org/abs/2502.13967",
 )
+
+
+@systems.register("flextok", papers=(BACHMANN,))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FlexTok(ImageTokenizer):
     """Ordered codes of registers, decoded at any length by a rectified flow.

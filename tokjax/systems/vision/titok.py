@@ -44,18 +44,15 @@ _HELD: dict[str, tuple[str, ...]] = {
     "pixels": ("encoder", "latents", "quantizer"),
 }
 
-
-@systems.register(
-    "titok",
-    papers=(
-        Paper(
-            title="An Image is Worth 32 Tokens for Reconstruction and Generation",
-            authors="Yu, Weber, Deng, Shen, Cremers, Chen",
-            year=2024,
-            url="https://arxiv.org/abs/2406.07550",
-        ),
-    ),
+YU = Paper(
+    title="An Image is Worth 32 Tokens for Reconstruction and Generation",
+    authors="Yu, Weber, Deng, Shen, Cremers, Chen",
+    year=2024,
+    url="https://arxiv.org/abs/2406.07550",
 )
+
+
+@systems.register("titok", papers=(YU,))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TiTok(ImageTokenizer):
     """A row of latent tokens between two transformers; one mask token at each patch draws the image from them.
