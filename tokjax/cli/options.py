@@ -22,5 +22,6 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
 
 def print_entries(entries: list[Any]) -> None:
     """Prints the names of registered things, and what they are."""
+    width = max((len(entry.name) for entry in entries), default=0)
     for entry in entries:
-        print(f"{entry.name:14} {entry.summary}")
+        print(f"{entry.name:{width}}  {entry.summary}")
