@@ -12,6 +12,7 @@ import pytest
 from tokjax.core.errors import SpecError, UserError
 from tokjax.core.registry import systems
 from tokjax.core.spec import build
+from tokjax.data.order import epoch_order
 from tokjax.data.word_rows import MASK_BYTE, cut_rows, document_rows, eval_rows, train_rows
 from tokjax.data.words import change_words, word_stream
 from tokjax.experiment.config import load_config
@@ -113,7 +114,7 @@ def test_documents_of_a_row_never_see_each_other(case):
         return batch, *map(np.asarray, encode(params, batch))
 
     batch, before, segments = states(stream())
-    start = int(rows.starts[_epoch_row(rows)])
+    start = int(rows.starts[epoch_order(0, 0, rows.count)[0]])
     inside = np.flatnonzero((batch.segment_ids[0] == 1) & (batch.word_bytes[0, :, 0] != MASK_BYTE))
     ids = stream().words[start + inside]
     slot, old = next((s, i) for s, i in zip(inside, ids, strict=True) if stream().table.counts[i] == 1)
@@ -122,12 +123,6 @@ def test_documents_of_a_row_never_see_each_other(case):
     changed = np.any(before != after, axis=-1)
     assert changed[segments == 1].any() and not changed[segments > 1].any()
     assert (segments > 1).any()
-
-
-def _epoch_row(rows):
-    from tokjax.data.word_rows import _epoch_order
-
-    return _epoch_order(0, 0, rows.count)[0]
 
 
 def test_noise_in_a_byte_changes_one_word_of_the_input():

@@ -68,7 +68,7 @@ class _Scale:
 
 _SCALES = {
     "smoke": _Scale(8, 2, (4, 16), 64, {"width": 32, "layers": 1, "heads": 2}, 8, 10, 16, sweep=False),
-    "small": _Scale(16, 2, (4, 16), 512, {"width": 96, "layers": 3, "heads": 4}, 24, 600, 32),
+    "small": _Scale(16, 2, (4, 16, 64), 512, {"width": 96, "layers": 3, "heads": 4}, 24, 600, 32),
     "paper": _Scale(256, 16, (16, 64, 256), 4096, {"width": 768, "layers": 12, "heads": 12}, 128, 500_000, 256),
 }
 _SOURCES = {"smoke": "digits", "small": "photos:?size=16", "paper": None}
