@@ -50,3 +50,20 @@ def recipe(
             "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
         }
     )
+
+
+def generator_recipe(variant: str, system: dict, *, codes: int | None = None, **fields) -> ConfigDict:
+    """Returns the configuration of a run that learns the codes of an image tokenizer, the first `codes` of them.
+
+    Args:
+      variant: `smoke`, `small` or `paper`.
+      system: what learns them.
+      codes: None for all.
+      **fields: as of `recipe`.
+    """
+    config = recipe(variant, system, **fields)
+    config["codes_of"] = None  # the run of the tokenizer, which has to be named
+    config["source"] = None  # the images that it learned from
+    # Digits have no mirror images.
+    config["data"] = {"batch_size": fields["batch_size"], "codes": codes, "mirror": variant != "smoke"}
+    return config

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -66,14 +68,20 @@ def test_a_saved_run_decodes_its_codes_as_the_one_in_memory_does(trained):
     assert loaded.state["quantizer"]["steps"] == 60  # what gradients did not train is there
 
 
-def test_a_resumed_run_is_the_same_run(trained, tmp_path):
+def test_a_resumed_run_is_the_same_run(trained, tmp_path, monkeypatch):
     _, model = trained
-    half = json.loads(json.dumps(CONFIG))
-    half["train"]["steps"] = 60
-    half["train"]["time_limit_s"] = 1e-9  # after one step
-    runs.train_image_tokenizer(half, tmp_path, progress=False)
-    half["train"]["time_limit_s"] = None
-    resumed, _ = runs.train_image_tokenizer(half, tmp_path, progress=False)
+    batch = runs.train_images
+
+    def interrupting(images, step, **fields):
+        if step == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch(images, step, **fields)
+
+    monkeypatch.setattr(runs, "train_images", interrupting)
+    first, reason = runs.train_image_tokenizer(CONFIG, tmp_path, progress=False)
+    assert reason == "SIGTERM" and 0 < first.step < 60
+    monkeypatch.undo()
+    resumed, _ = runs.train_image_tokenizer(CONFIG, tmp_path, progress=False)
     assert resumed.step == 60
     for a, b in ((resumed.params, model.params), (resumed.state, model.state)):
         jax.tree.map(np.testing.assert_array_equal, a, b)

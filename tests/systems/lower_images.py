@@ -14,10 +14,11 @@ import jax.numpy as jnp
 
 from tokjax.core.registry import systems
 from tokjax.core.spec import build
-from tokjax.core.types import System
-from tokjax.data.images import ImageBatch
-from tokjax.objectives.codes import CodeBatch, ProxyBatch
+from tokjax.core.types import Batch, System
+from tokjax.data.images import ImageBatch, ProxyBatch
+from tokjax.data.images.code_rows import CodeBatch
 from tokjax.objectives.image import ImageTokenizer
+from tokjax.objectives.language import LanguageSystem
 from tokjax.sharding import MeshSpec, make_mesh, sharding_of, use_mesh
 from tokjax.train import OptimizerSpec
 from tokjax.train.compile_cache import programs
@@ -26,15 +27,19 @@ from tokjax.train.compile_cache import programs
 def lowered(name: str) -> dict[str, int]:
     config = importlib.import_module(f"tokjax.configs.vision.{name}").get_config("paper").to_dict()
     fields = dict(config["system"])
+    if name == "code_lm":  # of the codes of flextok, the classes of ImageNet and no class
+        fields["vocab_size"] = 64_000 + 1000 + 1
     system = build(systems[fields.pop("name")], fields)
     stages = {"": system}
+    tokens = config["data"].get("codes")
     if getattr(system, "stage", "single") == "proxy":
         stages = {stage: dataclasses.replace(system, stage=stage) for stage in ("proxy", "pixels")}
     optimizer = build(OptimizerSpec, config["optimizer"])
-    return {stage: shardings(one, optimizer, config["data"]["batch_size"]) for stage, one in stages.items()}
+    rows = config["data"]["batch_size"]
+    return {stage: shardings(one, optimizer, rows, tokens) for stage, one in stages.items()}
 
 
-def shardings(system: System, optimizer: OptimizerSpec, rows: int) -> int:
+def shardings(system: System, optimizer: OptimizerSpec, rows: int, tokens: int | None) -> int:
     mesh = make_mesh(MeshSpec(data=1, fsdp=4, tensor=4))
 
     def placed(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
@@ -49,6 +54,10 @@ def shardings(system: System, optimizer: OptimizerSpec, rows: int) -> int:
                 batch = ProxyBatch(codes=placed((rows, system.patches), jnp.int32), **batch)
             else:
                 batch = ImageBatch(**batch)
+        elif isinstance(system, LanguageSystem):
+            types = {"loss_mask": jnp.float32}
+            names = [field.name for field in dataclasses.fields(Batch)]
+            batch = Batch(**{name: placed((rows, tokens), types.get(name, jnp.int32)) for name in names})
         else:
             batch = CodeBatch(codes=placed((rows, system.tokens), jnp.int32), **batch)
         made = programs(system, optimizer, mesh)

@@ -13,11 +13,10 @@ from quick import draw_params, quick
 from tokjax.core.errors import SpecError
 from tokjax.core.keys import named
 from tokjax.core.spec import build
-from tokjax.data.images import ImageBatch
+from tokjax.data.images.code_rows import CodeBatch
 from tokjax.generate.masked import MaskedSamplingSpec
 from tokjax.nn.param import count, decay_mask, materialize
 from tokjax.nn.vit import ViTSpec
-from tokjax.objectives.codes import CodeBatch
 from tokjax.systems.vision.maskgit import MaskGit, mask_codes
 from tokjax.train import OptimizerSpec
 from tokjax.train.optimizer import make_transform
@@ -131,12 +130,6 @@ def test_the_recipe_holds_what_the_published_generator_holds():
     assert count(declared) == 24 * block + table + 33 * D + 2 * D + 4096 * (D + 1)
     bert = 24 * block + (4096 + 1000 + 2) * D + (33 + 2 + 2) * D + 4096 * (D + 1)
     assert abs(count(declared) / bert - 1) < 1e-4 and round(bert / 1e6) == 177
-
-
-def test_batches_of_codes_keep_what_belongs_to_their_images():
-    images = ImageBatch(pixels=jnp.zeros((8, 2, 2, 1)), labels=LABELS, mask=MASK)
-    batch = CodeBatch.of(images, CODES)
-    assert batch.codes is CODES and batch.labels is LABELS and batch.mask is MASK
 
 
 @pytest.mark.parametrize(

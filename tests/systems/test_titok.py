@@ -21,14 +21,13 @@ from quick import draw_params, quick
 from tokjax.core.errors import SpecError
 from tokjax.core.registry import systems
 from tokjax.core.spec import build
-from tokjax.data.images import ImageBatch
+from tokjax.data.images import ImageBatch, ProxyBatch
 from tokjax.measure.networks import load_state
 from tokjax.nn.conv import ConvSpec, declare_encoder, encoder_flops
 from tokjax.nn.conv import encode as conv_encode
 from tokjax.nn.param import Param, count, decay_mask, materialize
 from tokjax.nn.titok_weights import titok_params, vqgan_params
 from tokjax.nn.vit import ViTSpec
-from tokjax.objectives.codes import ProxyBatch
 from tokjax.objectives.proxy import ProxySpec, decode_logits, proxy_params
 from tokjax.objectives.reconstruction import ReconstructionSpec
 from tokjax.systems.vision.titok import TiTok
@@ -398,7 +397,7 @@ def test_two_stage_recipes_learn_from_the_proxys_recipe(variant):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vqgan", "titok", "titok_l32", "maskgit"])
+@pytest.mark.parametrize("name", ["vqgan", "titok", "titok_l32", "maskgit", "code_lm"])
 def test_the_step_lowers_for_sixteen_devices(name):
     script = Path(__file__).parent / "lower_images.py"
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=16", "JAX_PLATFORMS": "cpu"}

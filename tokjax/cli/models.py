@@ -3,7 +3,6 @@
 import argparse
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -76,17 +75,6 @@ def add(command: Command) -> None:
     )
     sub.add_argument("--json", action="store_true", help="print JSON")
 
-    sub = command("sample", _sample, "continue a prompt with a trained model", "tokjax.experiment.run")
-    sub.add_argument("--workdir", type=Path, required=True, help="directory of a training run")
-    sub.add_argument("--prompt", default="", help="text to continue")
-    sub.add_argument(
-        "--steps", type=int, default=200, help="symbols to draw at most, ends of words included (default: 200)"
-    )
-    sub.add_argument("--temperature", type=float, default=0.8, help="0 takes the most likely symbol (default: 0.8)")
-    sub.add_argument("--top-k", type=int, help="draw from the k most likely symbols")
-    sub.add_argument("--top-p", type=float, help="draw from the fewest symbols that hold this probability")
-    sub.add_argument("--seed", type=int, default=0, help="same seed, same text (default: 0)")
-
     sub = command(
         "study", _study, "run the smallest honest experiment for a paper's claim", "tokjax.experiment.compare"
     )
@@ -142,11 +130,14 @@ def _train(arguments: argparse.Namespace) -> int:
     from tokjax.experiment import run
     from tokjax.experiment.config import load_config, override
     from tokjax.experiment.encoder import is_encoder, train_encoder
+    from tokjax.experiment.image_generator import is_image_generator, train_image_generator
     from tokjax.experiment.images import is_image_tokenizer, train_image_tokenizer
 
     config = json.loads(override(load_config(arguments.config), arguments.overrides).to_json())
     train: Any = run.train_model
-    if is_encoder(config["system"]):
+    if is_image_generator(config):
+        train = train_image_generator
+    elif is_encoder(config["system"]):
         train = train_encoder
     elif is_image_tokenizer(config["system"]):
         train = train_image_tokenizer
@@ -161,11 +152,13 @@ def _eval(arguments: argparse.Namespace) -> int:
 
     from tokjax.data import load_source
     from tokjax.data.images import load_images
-    from tokjax.experiment import images, run
+    from tokjax.experiment import image_generator, images, run
 
     model: Any
     load: Any
-    if images.holds_image_tokenizer(arguments.workdir):
+    if image_generator.holds_image_generator(arguments.workdir):
+        model, load = image_generator.load_image_generator(arguments.workdir), load_images
+    elif images.holds_image_tokenizer(arguments.workdir):
         model, load = images.load_image_tokenizer(arguments.workdir), load_images
     else:
         model, load = run.load_model(arguments.workdir), load_source
@@ -181,33 +174,6 @@ def _eval(arguments: argparse.Namespace) -> int:
         if name == "by_position":
             value = "  ".join(f"{first}+ {bits:.3f}" for first, bits in value)
         print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
-    return 0
-
-
-def _sample(arguments: argparse.Namespace) -> int:
-    import codecs
-
-    from tokjax.experiment import run
-    from tokjax.generate.sampling import SamplingSpec
-
-    sampling = SamplingSpec(temperature=arguments.temperature, top_k=arguments.top_k, top_p=arguments.top_p)
-    if arguments.steps < 1:
-        raise SpecError(f"--steps: got {arguments.steps}; draw at least 1 symbol.")
-    if not 0 <= arguments.seed < 2**32:
-        raise SpecError(f"--seed: got {arguments.seed}; give a whole number from 0 to 2**32 - 1.")
-    model = run.load_model(arguments.workdir)
-    characters = codecs.getincrementaldecoder("utf-8")("replace")
-
-    def show(piece: bytes, final: bool = False) -> None:
-        sys.stdout.buffer.write(characters.decode(piece, final).encode())  # UTF-8 whatever the locale
-        sys.stdout.buffer.flush()
-
-    prompt = os.fsencode(arguments.prompt)  # the bytes that were typed, whether text or not
-    show(prompt)
-    for piece in model.stream(prompt, steps=arguments.steps, seed=arguments.seed, sampling=sampling):
-        show(piece)
-    show(b"", final=True)
-    print()
     return 0
 
 

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from tokjax.core.errors import SpecError, UnknownNameError, UserError, nearest
 from tokjax.core.registry import systems, tokenizers
+from tokjax.experiment.image_generator import CodeDataSpec, is_image_generator
 from tokjax.experiment.images import ImageDataSpec, is_image_tokenizer
 from tokjax.experiment.run import DataSpec
 from tokjax.sharding import MeshSpec
@@ -62,7 +63,7 @@ def _recipe(name: str) -> Callable[[str], ConfigDict]:
 def complete(config: ConfigDict) -> ConfigDict:
     """Adds every optional field with its default, so that an override can reach it."""
     with config.unlocked():
-        _fill(config.data, ImageDataSpec if is_image_tokenizer(config.system) else DataSpec)
+        _fill(config.data, _data_spec(config))
         _fill(config.optimizer, OptimizerSpec)
         _fill(config.train, TrainSpec)
         _fill(config.mesh, MeshSpec)
@@ -70,6 +71,12 @@ def complete(config: ConfigDict) -> ConfigDict:
         if config.get("tokenizer", {}).get("name") in tokenizers:
             _fill(config.tokenizer, tokenizers[config.tokenizer.name])
     return config
+
+
+def _data_spec(config: ConfigDict) -> type:
+    if is_image_generator(config):
+        return CodeDataSpec
+    return ImageDataSpec if is_image_tokenizer(config.system) else DataSpec
 
 
 def _fill(group: ConfigDict, spec_class: type) -> None:

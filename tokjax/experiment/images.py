@@ -16,12 +16,11 @@ from tokjax.core.files import only_user
 from tokjax.core.registry import systems
 from tokjax.core.spec import build, check
 from tokjax.core.types import Params
-from tokjax.data.images import AugmentSpec, ImageBatch, Images, eval_images, load_images, train_images
+from tokjax.data.images import AugmentSpec, ImageBatch, Images, ProxyBatch, eval_images, load_images, train_images
 from tokjax.data.images.pixels import decode as decode_file
 from tokjax.data.images.pixels import encode_png, to_channels, to_float, to_square, to_uint8
 from tokjax.measure.features import Features
 from tokjax.measure.reconstruction import ImageEvaluation, decode_images, encode_images, evaluate_images
-from tokjax.objectives.codes import ProxyBatch
 from tokjax.objectives.image import ImageTokenizer
 from tokjax.sharding import MeshSpec, make_mesh
 from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference, load_system_state

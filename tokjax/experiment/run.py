@@ -294,10 +294,13 @@ def load_model(workdir: str | os.PathLike) -> Model:
 
     Raises:
       CheckpointError: none is there, or it was trained with another tokenizer.
+      SpecError: the run is of no model of text.
       TokenizerError: its tokenizer is missing or damaged.
     """
     workdir = Path(workdir)
     params, config, step = load_for_inference(workdir)
+    if "codes_of" in config or not issubclass(systems[config["system"]["name"]], LanguageSystem):
+        raise SpecError(f"{workdir}: holds a run of {config['system']['name']!r} that is no model of text.")
     trained_with = read_metadata(workdir, step)["tables_hash"]
     spec = build(RunSpec, config)
     fitted = Fitted.load(workdir / "tokenizer")

@@ -16,8 +16,25 @@ import jax.numpy as jnp
 from tokjax.core.spec import check
 from tokjax.core.types import Batch, Params
 from tokjax.data.images.code_rows import CodeVocabulary
+from tokjax.generate.sampling import SamplingSpec
 from tokjax.objectives.language import LanguageSystem
 from tokjax.quantize import NO_CODE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CodeSamplingSpec(SamplingSpec):
+    """How the next code is chosen.
+
+    Attributes:
+      guidance: of `CodeGenerator`.
+    """
+
+    guidance: float = 1.0
+
+    @property
+    def of_id(self) -> SamplingSpec:
+        """The same without guidance, which the generator has applied."""
+        return SamplingSpec(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

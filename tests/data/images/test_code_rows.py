@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from tokjax.core.errors import SourceError, SpecError
-from tokjax.data.images.code_rows import CodeRows, CodeVocabulary, eval_code_rows, train_code_rows
+from tokjax.data.images.code_rows import (
+    CodeRows,
+    CodeVocabulary,
+    eval_code_rows,
+    eval_codes,
+    train_code_rows,
+    train_codes,
+)
 
 VOCABULARY = CodeVocabulary(codes=50, classes=3)  # ids: 0 to 49, 50 to 52, 53
 CODES = np.random.default_rng(0).integers(0, 50, (10, 4))
@@ -42,6 +49,20 @@ def test_an_epoch_visits_each_image_once_and_hosts_share_a_batch():
     parts = [train_code_rows(ROWS, 4, seed=3, batch_size=4, host=host, hosts=2) for host in (0, 1)]
     for name, array in vars(whole).items():
         np.testing.assert_array_equal(array, np.concatenate([vars(part)[name] for part in parts]))
+
+
+def test_codes_beside_their_class_are_the_images_of_the_rows():
+    for host in (0, 1):
+        place = {"seed": 3, "batch_size": 4, "host": host, "hosts": 2}
+        batch = train_codes(ROWS, 2, **place)
+        np.testing.assert_array_equal(batch.codes, train_code_rows(ROWS, 2, **place).targets)
+        assert batch.labels.tolist() == [LABELS[image_of(codes)] for codes in batch.codes] and np.all(batch.mask == 1)
+    batches = list(eval_codes(ROWS, batch_size=4))
+    for name, wanted in (("codes", CODES), ("labels", LABELS)):
+        found = np.concatenate([getattr(batch, name)[batch.mask > 0] for batch in batches])
+        np.testing.assert_array_equal(found, wanted)
+        assert found.dtype == np.int32
+    assert batches[-1].mask.tolist() == [1, 1, 0, 0] and batches[-1].labels[2:].tolist() == [-1, -1]
 
 
 def test_classes_are_dropped_as_often_as_asked():

@@ -11,7 +11,7 @@ from PIL import Image as Pillow
 from tiny_images import random_pixels
 
 from tokjax.core.errors import SourceError
-from tokjax.data.images.pixels import centre_square, decode, resize, to_channels, to_float, to_square, to_uint8
+from tokjax.data.images.pixels import centre_square, decode, resize, sheet, to_channels, to_float, to_square, to_uint8
 
 RGB = random_pixels(0, (5, 7, 3))
 any_image = arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 3])))
@@ -152,3 +152,16 @@ def test_floats_are_exact_both_ways():
     assert floats.dtype == np.float32 and (floats[0], floats[-1]) == (-1, 1)
     np.testing.assert_array_equal(to_uint8(floats), every)
     np.testing.assert_array_equal(to_uint8(np.float32([-3, 0.001, 7])), [0, 128, 255])
+
+
+@pytest.mark.parametrize(("count", "shape"), [(1, (2, 3, 1)), (3, (5, 7, 1)), (5, (5, 11, 1))])
+def test_a_sheet_holds_every_picture_in_its_place(count, shape):
+    pictures = np.arange(count * 6, dtype=np.uint8).reshape(count, 2, 3, 1)
+    whole = sheet(pictures)
+    assert whole.shape == shape
+    columns = (shape[1] + 1) // 4
+    for number, picture in enumerate(pictures):
+        top, left = 3 * (number // columns), 4 * (number % columns)
+        np.testing.assert_array_equal(whole[top : top + 2, left : left + 3], picture)
+        whole[top : top + 2, left : left + 3] = 255
+    assert np.all(whole == 255)

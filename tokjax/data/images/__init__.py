@@ -10,6 +10,16 @@ each other module is a source.
 """
 
 from tokjax.data.images.base import Image, Images, load_images, open_images
-from tokjax.data.images.batches import AugmentSpec, ImageBatch, eval_images, train_images
+from tokjax.data.images.batches import AugmentSpec, ImageBatch, ProxyBatch, eval_images, train_images
 
-__all__ = ["AugmentSpec", "Image", "ImageBatch", "Images", "eval_images", "load_images", "open_images", "train_images"]
+__all__ = [
+    "AugmentSpec",
+    "Image",
+    "ImageBatch",
+    "Images",
+    "ProxyBatch",
+    "eval_images",
+    "load_images",
+    "open_images",
+    "train_images",
+]

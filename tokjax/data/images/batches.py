@@ -6,6 +6,7 @@ Letters: `B` batch, `H` height and `W` width in pixels, `C` channels, `S` size o
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
+from typing import Self
 
 import flax.struct
 import jax
@@ -33,6 +34,22 @@ class ImageBatch:
     pixels: jax.Array
     labels: jax.Array
     mask: jax.Array
+
+
+@flax.struct.dataclass
+class ProxyBatch(ImageBatch):
+    """Images beside the codes that another tokenizer gives them: targets of one that learns from it.
+
+    Attributes:
+      codes: int32 [B, T].
+    """
+
+    codes: jax.Array
+
+    @classmethod
+    def of(cls, batch: ImageBatch, codes: jax.Array) -> Self:
+        """Returns `batch` with the codes of its images, int32 [B, T]."""
+        return cls(pixels=batch.pixels, labels=batch.labels, mask=batch.mask, codes=codes)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

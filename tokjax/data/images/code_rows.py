@@ -1,6 +1,7 @@
-"""Rows of an image's class and codes for a language model: what a generator of images learns from.
+"""Images as codes: what generators learn from, as rows of a language model or as codes beside their class.
 
-Ids are the codes, then the classes, then one more in place of a class that is not known, or not told.
+In rows of a language model, ids are the codes, then the classes, then one more in place of a class that is not known,
+or not told.
 
 Letters: `B` batch, `N` images, `T` codes of an image, `K` codes there are.
 """
@@ -8,6 +9,8 @@ Letters: `B` batch, `N` images, `T` codes of an image, `K` codes there are.
 import dataclasses
 from collections.abc import Iterator
 
+import flax.struct
+import jax
 import numpy as np
 
 from tokjax.core.errors import SourceError
@@ -16,6 +19,21 @@ from tokjax.core.types import Batch
 from tokjax.data.order import epoch_order, random_fractions, rows_of_host
 
 _CLASS_STREAM = 1 << 63  # keeps the random bits of dropped classes apart from those of the order of rows
+
+
+@flax.struct.dataclass
+class CodeBatch:
+    """Codes of images, and what they show.
+
+    Attributes:
+      codes: int32 [B, T].
+      labels: int32 [B], index of the class; -1 where there is none.
+      mask: float32 [B], 1 where the row is an image, 0 where it pads a batch.
+    """
+
+    codes: jax.Array
+    labels: jax.Array
+    mask: jax.Array
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -103,8 +121,8 @@ def train_code_rows(
       SpecError: a number outside its range, or hosts that do not divide the batch.
     """
     check(0 <= class_drop <= 1, "class_drop", class_drop, "a share is from 0 to 1.")
-    numbers, count = rows_of_host(step, seed=seed, batch_size=batch_size, host=host, hosts=hosts), len(rows.codes)
-    chosen = np.array([epoch_order(seed, n // count, count)[n % count] for n in numbers])
+    numbers = rows_of_host(step, seed=seed, batch_size=batch_size, host=host, hosts=hosts)
+    chosen = _in_order(rows, numbers, seed)
     told = np.array([random_fractions(seed, _CLASS_STREAM + n, 1)[0] >= class_drop for n in numbers])
     return _batch(rows, chosen, np.where(told, rows.labels[chosen], -1), batch_size // hosts)
 
@@ -115,9 +133,46 @@ def eval_code_rows(rows: CodeRows, *, batch_size: int) -> Iterator[Batch]:
     Raises:
       SpecError: `batch_size` is below 1.
     """
+    return (_batch(rows, part, rows.labels[part], batch_size) for part in _parts(rows, batch_size))
+
+
+def train_codes(rows: CodeRows, step: int, *, seed: int, batch_size: int, host: int = 0, hosts: int = 1) -> CodeBatch:
+    """Returns the same images as `train_code_rows`, their codes beside their class; it is the model that drops classes.
+
+    Raises:
+      SpecError: a number outside its range, or hosts that do not divide the batch.
+    """
+    numbers = rows_of_host(step, seed=seed, batch_size=batch_size, host=host, hosts=hosts)
+    return _codes(rows, _in_order(rows, numbers, seed), batch_size // hosts)
+
+
+def eval_codes(rows: CodeRows, *, batch_size: int) -> Iterator[CodeBatch]:
+    """Yields the same images as `eval_code_rows`, their codes beside their class.
+
+    Raises:
+      SpecError: `batch_size` is below 1.
+    """
+    return (_codes(rows, part, batch_size) for part in _parts(rows, batch_size))
+
+
+def _in_order(rows: CodeRows, numbers: range, seed: int) -> np.ndarray:
+    count = len(rows.codes)
+    return np.array([epoch_order(seed, n // count, count)[n % count] for n in numbers])
+
+
+def _parts(rows: CodeRows, batch_size: int) -> Iterator[np.ndarray]:
     check(batch_size >= 1, "batch_size", batch_size, "must be at least 1.")
-    parts = (np.arange(s, min(s + batch_size, len(rows.codes))) for s in range(0, len(rows.codes), batch_size))
-    return (_batch(rows, part, rows.labels[part], batch_size) for part in parts)
+    return (np.arange(s, min(s + batch_size, len(rows.codes))) for s in range(0, len(rows.codes), batch_size))
+
+
+def _codes(rows: CodeRows, chosen: np.ndarray, size: int) -> CodeBatch:
+    missing = size - len(chosen)
+    values = {
+        "codes": np.pad(rows.codes[chosen].astype(np.int32), ((0, missing), (0, 0))),
+        "labels": np.pad(rows.labels[chosen].astype(np.int32), (0, missing), constant_values=-1),
+        "mask": np.pad(np.ones(len(chosen), np.float32), (0, missing)),
+    }
+    return CodeBatch(**values)  # type: ignore[arg-type]  # host arrays
 
 
 def _batch(rows: CodeRows, chosen: np.ndarray, labels: np.ndarray, size: int) -> Batch:

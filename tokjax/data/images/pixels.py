@@ -1,6 +1,7 @@
 """Pixels: files become uint8 arrays [H, W, C] with C = 1 (grey) or 3 (RGB), of any size and number of channels."""
 
 import io
+import math
 import struct
 
 import numpy as np
@@ -102,6 +103,18 @@ def encode_png(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, "png")
     return file.getvalue()
+
+
+def sheet(pictures: np.ndarray, *, gap: int = 1) -> np.ndarray:
+    """Returns all `pictures` uint8 [N, H, W, C] in one, row by row in a square, `gap` white pixels between them."""
+    count, height, width, channels = pictures.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = -(-count // columns)
+    whole = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, channels), 255, np.uint8)
+    for number, picture in enumerate(pictures):
+        top, left = number // columns * (height + gap), number % columns * (width + gap)
+        whole[top : top + height, left : left + width] = picture
+    return whole
 
 
 def _array(image: Image.Image) -> np.ndarray:

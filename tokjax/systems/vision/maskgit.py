@@ -11,11 +11,11 @@ from tokjax.core.keys import named
 from tokjax.core.registry import Paper, systems
 from tokjax.core.spec import check
 from tokjax.core.types import Aux, Params, System
+from tokjax.data.images.code_rows import CodeBatch
 from tokjax.generate.masked import MaskedSamplingSpec, fill, masked_share
 from tokjax.nn.latent_vit import declare_vectors
 from tokjax.nn.layers import declare_embedding, embed
 from tokjax.nn.vit import ViTSpec, declare_dense, declare_layer_norm, declare_vit, dense, layer_norm, vit, vit_flops
-from tokjax.objectives.codes import CodeBatch
 
 
 @systems.register(

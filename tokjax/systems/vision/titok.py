@@ -12,7 +12,7 @@ from tokjax.core.keys import named
 from tokjax.core.registry import Paper, systems
 from tokjax.core.spec import check
 from tokjax.core.types import Aux, Params
-from tokjax.data.images import ImageBatch
+from tokjax.data.images import ImageBatch, ProxyBatch
 from tokjax.nn.conv import conv, declare_conv
 from tokjax.nn.latent_vit import (
     declare_latent_decoder,
@@ -25,7 +25,6 @@ from tokjax.nn.latent_vit import (
 from tokjax.nn.param import without_decay
 from tokjax.nn.patches import patchify, unpatchify
 from tokjax.nn.vit import ViTSpec, declare_dense, dense
-from tokjax.objectives.codes import ProxyBatch
 from tokjax.objectives.image import ImageTokenizer
 from tokjax.objectives.proxy import ProxySpec, declare_proxy, decode_logits, proxy_flops, proxy_loss, proxy_params
 from tokjax.objectives.reconstruction import (

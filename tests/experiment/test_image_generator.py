@@ -1,0 +1,218 @@
+"""Runs of generators of images: codes of a trained tokenizer, the loop of all systems, and images drawn from files."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from tokjax.core.errors import CheckpointError, SourceError, SpecError
+from tokjax.data.images import load_images
+from tokjax.experiment import image_generator as runs
+from tokjax.experiment.config import load_config, override
+from tokjax.experiment.images import build_image_tokenizer, train_image_tokenizer
+from tokjax.nn.param import count
+from tokjax.quantize import NO_CODE
+from tokjax.train import read_evaluations
+
+TOKENIZER = {
+    "name": "flextok", "size": 8, "channels": 1, "patch": 4, "registers": 3, "decoder": "pixels",
+    "encoder_body": {"width": 16, "layers": 1, "head_dim": 8},
+    "decoder_body": {"width": 16, "layers": 1, "head_dim": 8},
+    "code_width": 2, "quantizer": "fsq:levels=4,4",
+}  # fmt: skip
+GENERATORS = {
+    "maskgit": {"name": "maskgit", "body": {"width": 32, "layers": 1, "heads": 2}},
+    "lm": {"name": "lm", "backbone": {"width": 32, "layers": 1, "heads": 2}, "tied": True},
+}
+CODES = {"maskgit": None, "lm": 2}  # of 3, that are generated
+TRAIN = {
+    "optimizer": {"learning_rate": 1e-2, "warmup_steps": 2},
+    "train": {"steps": 60, "log_every": 10, "eval_every": 20, "checkpoint_every": 60},
+}
+
+
+def config(place, name, **fields):
+    data = {"batch_size": 32, "codes": CODES[name]}
+    return {"codes_of": str(place), "system": GENERATORS[name], "data": data} | TRAIN | fields
+
+
+def train(fields, workdir):
+    model, interrupted = runs.train_image_generator(fields, workdir, progress=False)
+    assert interrupted is None
+    return model
+
+
+def train_tokenizer(workdir, steps):
+    short = {"steps": steps, "log_every": 10, "eval_every": steps, "checkpoint_every": steps}
+    fields = {"source": "digits", "system": TOKENIZER, "data": {"batch_size": 32}, **TRAIN, "train": short}
+    train_image_tokenizer(fields | {"optimizer": {"learning_rate": 1e-2}}, workdir, progress=False)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    return train_tokenizer(tmp_path_factory.mktemp("flextok"), 20)
+
+
+@pytest.fixture(scope="module")
+def trained(tokenizer, tmp_path_factory):
+    places = {name: tmp_path_factory.mktemp(name) for name in GENERATORS}
+    return {name: (place, train(config(tokenizer, name), place)) for name, place in places.items()}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_training_learns_which_codes_there_are(trained, name):
+    workdir, model = trained[name]
+    first, *_, last = read_evaluations(workdir)
+    assert last["split"] == "valid" and last["loss"] < first["loss"]
+    # Better than what knows no more than how many codes there are.
+    assert last["masked_nll" if name == "maskgit" else "loss"] < np.log(model.tokenizer.system.vocab_size)
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_a_saved_run_draws_what_the_one_in_memory_does(trained, name):
+    workdir, model = trained[name]
+    loaded = runs.load_image_generator(workdir)
+    labels = np.arange(40) % 10  # a batch and a part of one
+    codes = model.codes(labels, seed=3)
+    np.testing.assert_array_equal(codes, loaded.codes(labels, seed=3))
+    np.testing.assert_array_equal(codes[:32], model.codes(labels[:32], seed=3))
+    assert np.any(codes != model.codes(labels, seed=4))
+    kept = 3 if name == "maskgit" else 2
+    assert codes.shape == (40, 3) and codes[:, :kept].min() >= 0 and np.all(codes[:, kept:] == NO_CODE)
+    pictures = model.images(labels, seed=3)
+    np.testing.assert_array_equal(pictures, model.tokenizer.decode(codes, seed=3))
+    assert pictures.shape == (40, 8, 8, 1) and len(model.images(labels[:0])) == 0
+    found = loaded.evaluate(load_images("digits").split("test"))
+    assert found.images == 62 and found.frechet.value > 0 and found.frechet.reference == "digits/test"
+
+
+def test_codes_are_those_of_the_tokenizer_and_mirrors_those_of_mirrored_images(trained):
+    model = trained["lm"][1].tokenizer
+    images = load_images("digits").split("valid")
+    rows = runs.code_rows(model, images, codes=2, mirror=True)
+    whole = model.encode(model.batches(images))
+    np.testing.assert_array_equal(rows.codes[: len(images)], whole[:, :2])
+    np.testing.assert_array_equal(rows.labels, np.tile(images.labels, 2))
+    mirrored = [batch.replace(pixels=batch.pixels[:, :, ::-1]) for batch in model.batches(images)]
+    np.testing.assert_array_equal(rows.codes[len(images) :], model.encode(mirrored)[:, :2])
+    assert np.any(rows.codes[len(images) :] != whole[:, :2])
+    assert rows.vocabulary.codes == 16 and rows.vocabulary.classes == 10
+    assert len(runs.code_rows(model, images, limit=7).codes) == 7
+
+
+def test_a_resumed_run_is_the_same_run(trained, tokenizer, tmp_path, monkeypatch):
+    batch = runs.train_codes
+
+    def interrupting(rows, step, **fields):
+        if step == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batch(rows, step, **fields)
+
+    monkeypatch.setattr(runs, "train_codes", interrupting)
+    model, reason = runs.train_image_generator(config(tokenizer, "maskgit"), tmp_path, progress=False)
+    assert reason == "SIGTERM" and 0 < model.step < 60
+    monkeypatch.undo()
+    model = train(config(tokenizer, "maskgit"), tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, model.params, trained["maskgit"][1].params)
+
+
+def test_another_tokenizer_in_its_place_is_refused(tokenizer, tmp_path):
+    workdir = tmp_path / "tokenizer"
+    shutil.copytree(tokenizer, workdir)
+    short = TRAIN["train"] | {"steps": 3, "checkpoint_every": 3}
+    train(config(workdir, "maskgit", train=short), tmp_path / "run")
+    runs.load_image_generator(tmp_path / "run")
+    shutil.rmtree(workdir)
+    train_tokenizer(workdir, 2)
+    with pytest.raises(CheckpointError, match="trained on the codes of another tokenizer"):
+        runs.load_image_generator(tmp_path / "run")
+    with pytest.raises(CheckpointError):
+        train(config(workdir, "maskgit"), tmp_path / "run")
+
+
+def test_misuse_says_what_to_do(trained, tokenizer, tmp_path):
+    def attempt(name="maskgit", **change):
+        train(config(tokenizer, name) | change, tmp_path / "never")
+
+    for change, message in (
+        ({"codes_of": None}, "codes_of: missing; give the directory"),
+        ({"system": {"name": "vqgan"}}, "generates no codes; use maskgit or a language system"),
+        ({"system": {"body": {}}}, "system.name: missing"),
+        ({"system": GENERATORS["maskgit"] | {"tokens": 5}}, r"system.tokens: got 5; the codes of .* need 3"),
+        ({"system": GENERATORS["lm"] | {"vocab_size": 5}}, r"system.vocab_size: got 5; the codes of .* need 27"),
+        ({"data": {"batch_size": 32, "codes": 4}}, "data.codes: got 4; use 1 to 3"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            attempt(**change)
+    with pytest.raises(CheckpointError):
+        attempt(codes_of=str(tmp_path / "nothing"))
+    _, model = trained["maskgit"]
+    on_grid = dataclasses.replace(model.tokenizer, system=build_image_tokenizer(load_config("vqgan:smoke").system))
+    with pytest.raises(SpecError, match="have no order; generate all of them"):
+        runs.code_rows(on_grid, load_images("digits"), codes=2)
+    with pytest.raises(SourceError, match="use -1 to 9"):
+        model.codes(np.array([10]))
+    with pytest.raises(SpecError, match="CodeSamplingSpec has no such field"):
+        trained["lm"][1].sampling({"steps": 3})
+    with pytest.raises(SpecError, match="generates no images"):
+        runs.load_image_generator(tokenizer)
+    assert not runs.holds_image_generator(tokenizer) and runs.holds_image_generator(trained["lm"][0])
+    assert not runs.holds_image_generator(tmp_path)
+
+
+def test_generate_writes_pictures(trained, tmp_path):
+    def tokjax(*arguments):
+        command = [sys.executable, "-m", "tokjax", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, timeout=300, check=False)
+
+    workdir, model = trained["maskgit"]
+    done = tokjax(
+        "generate", "--workdir", workdir, "--count", 3, "--label", 7, "--seed", 1, "--out", tmp_path / "drawn",
+        "--sampling", "steps=2", "--sampling", "guidance=1.5",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (tmp_path / "drawn").iterdir())
+    assert names == ["0.png", "1.png", "2.png", "sheet.png"]
+    assert np.asarray(Image.open(tmp_path / "drawn" / "sheet.png")).shape == (17, 17)
+    wanted = model.images(np.full(3, 7), seed=1, sampling=model.sampling({"steps": 2, "guidance": 1.5}))
+    found = np.asarray(Image.open(tmp_path / "drawn" / "2.png"))
+    assert np.abs(found - (wanted[2, ..., 0] + 1) * 127.5).max() <= 0.51
+    done = tokjax("generate", "--workdir", workdir, "--label", "seven", "--out", tmp_path / "bad")
+    assert done.returncode == 2 and b"use one of 0, 1, 2" in done.stderr and not (tmp_path / "bad").exists()
+    done = tokjax("sample", "--workdir", workdir)
+    assert done.returncode == 2 and b"no model of text" in done.stderr
+    done = tokjax("eval", "--workdir", workdir, "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["FD(random_pyramid)"] >= 0, done.stderr
+
+
+@pytest.mark.parametrize(("name", "tokenizer"), [("maskgit", "titok"), ("code_lm", "flextok")])
+def test_the_recipes_fit_each_other(name, tokenizer):
+    """At `smoke` and `small` scale, a generator has the sizes of the tokenizer that it names."""
+    for variant, images, classes in (("smoke", "digits", 10), ("small", "photos", 0)):
+        recipe = override(load_config(f"{name}:{variant}"), ["codes_of=somewhere"]).to_dict()
+        assert load_config(f"{tokenizer}:{variant}").source == images
+        system = load_config(f"{tokenizer}:{variant}").system
+        if name == "maskgit":
+            assert recipe["system"]["tokens"] == system.latents and recipe["system"]["classes"] == classes
+            assert f"codes={recipe['system']['vocab_size']}:" in system.quantizer
+        assert recipe["data"]["codes"] is None
+
+
+def test_the_recipe_of_a_language_model_holds_what_the_published_one_holds():
+    """1.33B: 24 blocks of 2,048, each of 12 D^2 but for the norms, and one table of 64,000 codes and 1,001 classes."""
+    from tokjax.core.registry import systems
+    from tokjax.core.spec import build
+
+    fields = load_config("code_lm:paper").system.to_dict()
+    lm = build(systems[fields.pop("name")], fields | {"vocab_size": 65_001})
+    assert abs(count(lm.declare()) / 1.33e9 - 1) < 0.02
+    assert dataclasses.replace(lm, vocab_size=65_001) == lm
