@@ -9,13 +9,23 @@ from tokjax.studies import flextok, titok
 def test_titok_runs_and_resumes(tmp_path):
     run = lambda: titok.titok(scale="smoke", seeds=1, directory=tmp_path, progress=False)  # noqa: E731
     result = run()
-    assert {(row["tokenizer"], row["tokens"]) for row in result.rows} == {
-        (name, tokens) for name in ("titok", "grid") for tokens in (4, 16)
-    }
-    for row in result.rows:
+    parts = {name: [row for row in result.rows if row["part"] == name] for name in ("tokenizer", "generation", "time")}
+    every = {(name, tokens) for name in ("titok", "grid") for tokens in (4, 16)}
+    for rows in parts.values():
+        assert {(row["tokenizer"], row["tokens"]) for row in rows} == every
+    for row in parts["tokenizer"]:
         assert row["nominal_bits"] == 6 * row["tokens"], "the same bits on a grid and on none"
-    assert {claim.outcome for claim in result.claims} == {"undecided"}, "one seed decides nothing"
-    assert run().rows == result.rows
+    steps = {tokens: [r["steps"] for r in parts["generation"] if r["tokens"] == tokens] for tokens in (4, 16)}
+    assert steps == {4: [1, 4] * 2, 16: [1, 4] * 2}
+    assert all(row["frechet"] > 0 for row in parts["generation"])
+    assert all(row["milliseconds"] > 0 for row in parts["time"]) and len(parts["time"]) == 5 * len(parts["generation"])
+    assert [row["training"] for row in result.rows if row["part"] == "stages"] == ["one", "two"]
+    *quality, time = result.claims
+    assert {claim.outcome for claim in quality} == {"undecided"}, "one seed decides nothing"
+    assert "times as fast" in time.ours
+    again = run()
+    kept = lambda found: [row for row in found.rows if row["part"] != "time"]  # noqa: E731
+    assert kept(again) == kept(result)
 
 
 @pytest.mark.slow
@@ -26,18 +36,29 @@ def test_flextok_runs(tmp_path):
     assert {claim.outcome for claim in result.claims} == {"undecided"}
 
 
-def titok_rows(titok_error, grid_error):
-    return [
-        {"part": "tokenizer", "tokenizer": name, "tokens": tokens, "seed": seed,
-         "squared_error": error(tokens) + 1e-5 * seed}
-        for name, error in (("titok", titok_error), ("grid", grid_error)) for tokens in (4, 16, 64) for seed in range(3)
-    ]  # fmt: skip
+def titok_rows(titok_error, grid_error, two_stages):
+    """Errors by tokens; distances and times of generators are those errors, too, least of 2 steps."""
+    rows = []
+    for seed in range(3):
+        noise = 1e-5 * seed
+        for name, error in (("titok", titok_error), ("grid", grid_error)):
+            for tokens in (4, 16, 64):
+                key = {"tokenizer": name, "tokens": tokens, "seed": seed}
+                rows.append({"part": "tokenizer", "squared_error": error(tokens) + noise} | key)
+                for steps in (1, 2, 4):
+                    value = error(tokens) + noise + abs(steps - 2)
+                    rows.append({"part": "generation", "frechet": value, "steps": steps} | key)
+                    rows.append({"part": "time", "milliseconds": value, "steps": steps} | key)
+        for kind, error in (("one", 1.0), ("two", two_stages)):
+            rows.append({"part": "stages", "training": kind, "squared_error": error + noise, "seed": seed})
+    return rows
 
 
 def test_titok_claims_follow_the_numbers():
-    held = titok.claims(titok_rows(lambda tokens: 1 / tokens, lambda tokens: 2 / tokens))
-    assert {claim.outcome for claim in held} == {"reproduced"} and len(held) == 5
-    opposite = titok.claims(titok_rows(lambda tokens: tokens, lambda tokens: tokens / 2))
+    held = titok.claims(titok_rows(lambda tokens: 1 / tokens, lambda tokens: 2 / tokens + 1, 0.5))
+    assert {claim.outcome for claim in held} == {"reproduced"} and len(held) == 8
+    assert "in 2 steps against 2" in held[-1].claim and "times as fast" in held[-1].ours
+    opposite = titok.claims(titok_rows(lambda tokens: tokens, lambda tokens: tokens / 8, 1.5))
     assert {claim.outcome for claim in opposite} == {"contradicted"}
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tokjax.core.files import read_json, write_text
@@ -26,6 +27,8 @@ class Training:
       rate: what the choice of a learning rate begins at.
       sweep: whether it is chosen at all.
       target: of the evaluation, what the best rate has least of.
+      proxy: seed -> run of the tokenizer whose codes are learned in the first half of the steps, before the second
+        half against pixels; None for a single stage.
       progress: show progress bars.
     """
 
@@ -36,7 +39,13 @@ class Training:
     rate: float = 1e-3
     sweep: bool = True
     target: str = "squared_error"
+    proxy: Callable[[int], Path] | None = None
     progress: bool = True
+
+    @property
+    def channels(self) -> int:
+        """C of the images."""
+        return self.images[0].pixels.shape[-1]
 
     def best_rate(self, name: str, system: Mapping[str, Any]) -> float:
         """Returns the learning rate of `system`, by the rule of all comparisons."""
@@ -69,12 +78,31 @@ class Training:
         Raises:
           Interrupted: by a signal.
         """
+        if self.proxy is None:
+            return self._run(dict(system), workdir, rate, seed, steps)
+        first = workdir / "proxy_stage"
+        self._run({**system, "stage": "proxy"}, first, rate, seed, steps // 2, proxy=str(self.proxy(seed)))
+        return self._run(
+            {**system, "stage": "pixels"}, workdir, rate, seed, steps - steps // 2, train={"init_from": str(first)}
+        )
+
+    def _run(
+        self,
+        system: dict[str, Any],
+        workdir: Path,
+        rate: float,
+        seed: int,
+        steps: int,
+        train: Mapping[str, Any] = MappingProxyType({}),
+        **fields: Any,
+    ) -> ImageModel:
         config = {
             "source": self.images.name,
-            "system": dict(system),
+            "system": system,
             "data": {"batch_size": self.batch_size},
             "optimizer": {"learning_rate": rate, "warmup_steps": max(1, steps // 20)},
-            "train": {"steps": steps, "eval_every": steps, "checkpoint_every": steps, "seed": seed},
+            "train": {"steps": steps, "eval_every": steps, "checkpoint_every": steps, "seed": seed, **train},
+            **fields,
         }
         model, interrupted = train_image_tokenizer(config, workdir, source=self.images, progress=self.progress)
         if interrupted:
