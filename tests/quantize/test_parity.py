@@ -18,7 +18,8 @@ from tokjax.quantize.codebook import kmeans, sample_vectors
 
 torch = pytest.importorskip("torch")
 peer = pytest.importorskip("vector_quantize_pytorch")
-peer_kmeans = pytest.importorskip("vector_quantize_pytorch.vector_quantize_pytorch").kmeans
+peer_module = pytest.importorskip("vector_quantize_pytorch.vector_quantize_pytorch")
+peer_kmeans = peer_module.kmeans
 
 B, T, D, K = 4, 24, 8, 16
 KEY = jax.random.key(7)
@@ -569,3 +570,47 @@ def test_the_loss_is_of_real_vectors_only():
     same(losses[0], others[0])
     chosen = spec.quantize(params, state, x).vectors
     same(losses[0], 0.25 * mean_square((x - chosen).reshape(-1, D), MASK.reshape(-1)))
+
+
+@pytest.mark.parametrize("levels", [(5, 5, 7), (8, 5, 4)])
+def test_latent_quantization_is_theirs_while_codes_are_evenly_spaced(levels):
+    """Theirs looks codes up in a table that does not move with the values, and spaces even numbers unevenly."""
+    spec, params, state = made("latent:levels=" + ",".join(map(str, levels)), width=3)
+    theirs = peer.LatentQuantize(levels=list(levels), dim=3, commitment_loss_weight=0.1, quantization_loss_weight=0.2)
+    for ours, their in zip(sorted(params["values"]), theirs.values_per_latent, strict=True):
+        params["values"][ours] = jnp.asarray(their.detach().numpy())
+    x = draw(0, 64, 3) * 0.4
+    spec = dataclasses.replace(spec, commitment=0.2, attraction=0.1)  # their names are exchanged
+    found = spec.quantize(params, state, jnp.asarray(x))
+    vectors, codes, loss = theirs(tensor(x)[None].transpose(1, 2))
+    same(found.vectors, vectors[0].T)
+    same(found.loss, loss)
+    if all(L % 2 for L in levels):
+        same_codes(found.codes, codes[0])
+
+
+@pytest.mark.parametrize("name", ["normal", "tanh", "laplace"])
+def test_fsp_is_theirs(name):
+    spec, params, state = made(f"fsp:levels=8,5,5:distribution={name}", width=3)
+    norm = {"normal": "var"}.get(name, f"var_{name}")
+    theirs = peer.FSP(levels=[8, 5, 5], act_name=name, vector_norm=norm).eval()
+    x = draw(0, 64, 3)
+    found = spec.quantize(params, state, jnp.asarray(x))
+    vectors, codes, loss, _ = theirs(tensor(x))
+    same(found.vectors, vectors)
+    same_codes(found.codes, codes)
+    same(found.loss, loss, rtol=1e-3)  # their variances of tanh and others have four digits
+    same(spec.dequantize(params, state, found.codes), theirs.indices_to_codes(codes))
+
+
+def test_diveq_moves_vectors_and_passes_gradients_as_theirs():
+    spec, params, state = made("vq:codes=16:gradient=diveq:noise=0", codebook=draw(1, K, D))
+    x = draw(0, B, T, D)
+    theirs = peer_module.directional_reparam
+    ours = jax.vjp(lambda x: spec.quantize(params, state, x, KEY, train=True).vectors, jnp.asarray(x))
+    source = tensor(x).requires_grad_()
+    chosen = tensor(draw(1, K, D))[tensor(spec.quantize(params, state, jnp.asarray(x)).codes).long()]
+    moved = theirs(source, chosen, noise_variance=0.0)
+    moved.backward(tensor(WEIGHTS))
+    same(ours[0], moved, atol=1e-5)
+    same(ours[1](jnp.asarray(WEIGHTS))[0], source.grad, atol=1e-4)

@@ -15,8 +15,8 @@ from tokjax.core.spec import check
 from tokjax.core.types import Params, Quantized
 from tokjax.quantize.base import Context, Quantizer, code_stats, mean_square
 from tokjax.quantize.gradients import straight_through
+from tokjax.quantize.levels import check_levels, join, split
 
-_LARGEST = 2**31 - 1  # codes that int32 has room for
 _MARGIN = 1e-3  # share by which bounds lie outside the last level, so that it is reached
 
 
@@ -51,13 +51,7 @@ class FSQ(Quantizer):
 
     def __post_init__(self):
         super().__post_init__()
-        fix = f"give one number of levels per channel; the width is {self.width}."
-        check(len(self.levels) == self.width, "levels", self.levels, fix)
-        check(
-            all(type(L) is int and L >= 2 for L in self.levels), "levels", self.levels, "use whole numbers from 2 on."
-        )
-        fix = "codes are int32; use fewer levels or channels, or `grouped:groups=2/fsq:...`."
-        check(math.prod(self.levels) <= _LARGEST, "levels", self.levels, fix)
+        check_levels(self.levels, self.width, "fsq")
         for field in ("skip_rounding", "corrupt"):
             check(0 <= getattr(self, field) <= 1, field, getattr(self, field), "a share is from 0 to 1.")
 
@@ -78,10 +72,6 @@ class FSQ(Quantizer):
         """Levels below zero of each channel, [D]; they are also the unit of level numbers."""
         return np.asarray(self.levels) // 2
 
-    @property
-    def _basis(self) -> np.ndarray:
-        return np.cumprod([1, *self.levels[:-1]]).astype(np.int32)
-
     def prepare(self, x: jax.Array) -> jax.Array:
         """Returns `x` [..., D] bounded to the levels' range, -1 to 1 (Mentzer et al. 2023, appendix A.1)."""
         L = np.asarray(self.levels)
@@ -97,7 +87,7 @@ class FSQ(Quantizer):
         return jnp.clip(numbers, 0, np.asarray(self.levels) - 1)
 
     def assign(self, params: Params, state: Params, z: jax.Array, context: Context) -> Quantized:
-        codes = jnp.sum(self.round(z) * self._basis, axis=-1)
+        codes = join(self.round(z), self.levels)
         if context.train and self.corrupt:
             drawn = jax.random.randint(context.named("codes"), codes.shape, 0, self.sizes[0])
             codes = jnp.where(jax.random.uniform(context.named("corrupt"), codes.shape) < self.corrupt, drawn, codes)
@@ -111,5 +101,4 @@ class FSQ(Quantizer):
 
     def lookup(self, params: Params, state: Params, codes: jax.Array) -> jax.Array:
         del params, state
-        numbers = codes[..., None] // self._basis % np.asarray(self.levels)
-        return ((numbers - self._half) / self._half).astype(jnp.float32)
+        return ((split(codes, self.levels) - self._half) / self._half).astype(jnp.float32)

@@ -38,6 +38,21 @@ def rotation(x: jax.Array, quantized: jax.Array) -> jax.Array:
     return straight_through(rotated, q)
 
 
+def directional(x: jax.Array, quantized: jax.Array, noise: jax.Array) -> jax.Array:
+    """Returns `x` moved by the length of the way to `quantized`, nearly in its direction (Vali et al. 2025, DiVeQ).
+
+    x + |q - x| sg(d / |d|), d = q - x + noise: the length has a gradient to both, so that codes are trained by the loss
+    of what is done with the vectors, and need no loss of their own.
+
+    Args:
+      x: [..., D].
+      quantized: [..., D].
+      noise: [..., D]; the smaller, the closer the result to `quantized`.
+    """
+    way = quantized - x
+    return x + length(way) * unit(jax.lax.stop_gradient(way + noise))
+
+
 def pass_gradient(kind: Gradient, x: jax.Array, quantized: jax.Array) -> jax.Array:
     """Returns `quantized` with the gradient to `x` that `kind` names."""
     return rotation(x, quantized) if kind == "rotation" else straight_through(x, quantized)

@@ -4,6 +4,7 @@ Letters: `N` vectors, `D` width, `K` codes.
 """
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import jax
@@ -16,7 +17,7 @@ from tokjax.core.types import Params, Quantized
 from tokjax.nn.param import Initializer, Param
 from tokjax.quantize.base import Context, Quantizer, code_stats, count_codes, mean_square
 from tokjax.quantize.codebook import anchor, kmeans, revive, smooth, split, sum_by_code
-from tokjax.quantize.gradients import GRADIENTS, Gradient, pass_gradient, unit
+from tokjax.quantize.gradients import GRADIENTS, Gradient, directional, pass_gradient, unit
 from tokjax.quantize.search import largest_product, nearest
 
 OORD = Paper(
@@ -37,7 +38,14 @@ ZHENG = Paper(
     year=2023,
     url="https://arxiv.org/abs/2307.15139",
 )
+VALI = Paper(
+    title="DiVeQ: Differentiable Vector Quantization Using the Reparameterization Trick",
+    authors="Vali, Bäckström, Solin",
+    year=2025,
+    url="https://arxiv.org/abs/2509.26469",
+)
 Revival = Literal["none", "batch", "split", "anchor"]
+_GRADIENTS = (*GRADIENTS, "diveq")
 _DEAD_BELOW = {"none": 0.0, "batch": 2.0, "split": 0.1, "anchor": 0.0}  # as published, where `dead_below` is None
 
 
@@ -46,7 +54,7 @@ def uniform(bound: float) -> Initializer:
     return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
-@quantizers.register("vq", papers=(OORD, FIFTY, ZHENG))
+@quantizers.register("vq", papers=(OORD, FIFTY, ZHENG, VALI))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class VQ(Quantizer):
     """The nearest of K codes, which averages or gradients move.
@@ -59,7 +67,9 @@ class VQ(Quantizer):
       update: `ema`, codes are averages of the vectors that chose them (van den Oord et al. 2017, appendix A.1); or
         `gradient`, the loss has a term that pulls codes to their vectors (eq. 3).
       cosine: vectors and codes have unit length, so that the nearest is that of the largest cosine.
-      gradient: what vectors pass back.
+      gradient: what vectors pass back; or `diveq`, in training vectors are moved to near their codes, so that the loss
+        of what is done with them trains both, and there is no other: `commitment` counts for nothing.
+      noise: variance of each channel of the noise of `diveq`.
       commitment: weight of the loss that pulls vectors to their codes.
       decay: of the averages of codes and of how often each is chosen.
       init: `random`; or `kmeans`, the first batch of training is clustered.
@@ -72,7 +82,8 @@ class VQ(Quantizer):
     codes: int
     update: Literal["ema", "gradient"] = "gradient"
     cosine: bool = False
-    gradient: Gradient = "straight_through"
+    gradient: Gradient | Literal["diveq"] = "straight_through"
+    noise: float = 1e-3
     commitment: float = 0.25
     decay: float = 0.99
     init: Literal["random", "kmeans"] = "random"
@@ -83,7 +94,10 @@ class VQ(Quantizer):
         super().__post_init__()
         check(self.codes >= 2, "codes", self.codes, "use at least 2.")
         check(self.update in ("ema", "gradient"), "update", self.update, "use 'ema' or 'gradient'.")
-        check(self.gradient in GRADIENTS, "gradient", self.gradient, f"use one of {', '.join(GRADIENTS)}.")
+        check(self.gradient in _GRADIENTS, "gradient", self.gradient, f"use one of {', '.join(_GRADIENTS)}.")
+        fix = "it trains codes by gradients; use update='gradient', and no cosine."
+        check(not self._trains_codes or (self._learned and not self.cosine), "gradient", self.gradient, fix)
+        check(self.noise >= 0, "noise", self.noise, "must not be negative.")
         check(self.commitment >= 0, "commitment", self.commitment, "must not be negative.")
         check(0 <= self.decay < 1, "decay", self.decay, "use a number from 0 to below 1.")
         check(self.init in ("random", "kmeans"), "init", self.init, "use 'random' or 'kmeans'.")
@@ -98,7 +112,12 @@ class VQ(Quantizer):
 
     @property
     def additive(self) -> bool:
-        return not self.cosine
+        return not self.cosine and not self._trains_codes
+
+    @property
+    def _trains_codes(self) -> bool:
+        """Whether codes are trained through the vectors."""
+        return self.gradient == "diveq"
 
     @property
     def _threshold(self) -> float:
@@ -174,16 +193,24 @@ class VQ(Quantizer):
         # A code that lost all its vectors may have no direction: it is then near to all, but of no large cosine.
         codes = (largest_product if self.cosine else nearest)(z, codebook)
         chosen = codebook[codes]
-        loss = self.commitment * mean_square(z - jax.lax.stop_gradient(chosen), mask)
-        if self._learned:
-            loss = loss + mean_square(jax.lax.stop_gradient(z) - chosen, mask)
+        loss = jnp.zeros(()) if self._trains_codes else self._losses(z, chosen, mask)
         counts = count_codes(codes, mask, self.codes)
         if context.train:  # a batch without vectors, as a level that every sample drops has, is no step
             moved = self._update(fixed, state, jax.lax.stop_gradient(z), codes, counts, context)
             state = jax.tree.map(lambda new, old: jnp.where(jnp.any(mask), new, old), moved, state)
         stats = code_stats(codes, mask, self.codes, mean_square(z - chosen, mask))
-        vectors = pass_gradient(self.gradient, z, chosen)
-        return Quantized(codes=codes, vectors=vectors, loss=loss, state=state, stats=stats)
+        return Quantized(codes=codes, vectors=self._pass(z, chosen, context), loss=loss, state=state, stats=stats)
+
+    def _losses(self, z: jax.Array, chosen: jax.Array, mask: jax.Array) -> jax.Array:
+        loss = self.commitment * mean_square(z - jax.lax.stop_gradient(chosen), mask)
+        return loss + mean_square(jax.lax.stop_gradient(z) - chosen, mask) if self._learned else loss
+
+    def _pass(self, z: jax.Array, chosen: jax.Array, context: Context) -> jax.Array:
+        if self.gradient != "diveq":
+            return pass_gradient(self.gradient, z, chosen)
+        if not context.train:
+            return chosen
+        return directional(z, chosen, math.sqrt(self.noise) * jax.random.normal(context.named("noise"), z.shape))
 
     def _update(
         self,
