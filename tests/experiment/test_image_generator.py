@@ -15,9 +15,11 @@ from PIL import Image
 
 from tokjax.core.errors import CheckpointError, SourceError, SpecError
 from tokjax.data.images import load_images
+from tokjax.data.images.code_rows import CodeVocabulary
 from tokjax.experiment import image_generator as runs
-from tokjax.experiment.config import load_config, override
+from tokjax.experiment.config import load_config
 from tokjax.experiment.images import build_image_tokenizer, train_image_tokenizer
+from tokjax.generate.codes import CodeGenerator
 from tokjax.nn.param import count
 from tokjax.quantize import NO_CODE
 from tokjax.train import read_evaluations
@@ -125,6 +127,28 @@ def test_a_resumed_run_is_the_same_run(trained, tokenizer, tmp_path, monkeypatch
     jax.tree.map(np.testing.assert_array_equal, model.params, trained["maskgit"][1].params)
 
 
+def test_a_run_is_found_from_elsewhere_and_goes_on_where_its_tokenizer_was_moved(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tokenizer.parent)
+    short = TRAIN["train"] | {"steps": 3}
+    train(config(tokenizer.name, "maskgit", train=short), tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert runs.load_image_generator(tmp_path / "run").classes == tuple("0123456789")
+    shutil.copytree(tokenizer, tmp_path / "moved")
+    short["steps"] = 4
+    assert train(config("moved", "maskgit", train=short), tmp_path / "run").step == 4
+
+
+def test_without_classes_any_images_will_do_and_guidance_will_not(trained):
+    _, model = trained["maskgit"]
+    alike = dataclasses.replace(model.generator, system=dataclasses.replace(model.system, classes=0))
+    bare = dataclasses.replace(model, classes=(), generator=alike)
+    assert bare.evaluate(load_images("digits").split("valid"), limit=20).images == 20
+    with pytest.raises(SpecError, match="there are no classes"):
+        bare.codes(np.full(2, -1), sampling=bare.sampling({"guidance": 1.0}))
+    with pytest.raises(SpecError, match="there are no classes"):
+        CodeGenerator(system=trained["lm"][1].system, vocabulary=CodeVocabulary(codes=26, classes=0), guidance=2.0)
+
+
 def test_another_tokenizer_in_its_place_is_refused(tokenizer, tmp_path):
     workdir = tmp_path / "tokenizer"
     shutil.copytree(tokenizer, workdir)
@@ -150,10 +174,12 @@ def test_misuse_says_what_to_do(trained, tokenizer, tmp_path):
         ({"system": GENERATORS["maskgit"] | {"tokens": 5}}, r"system.tokens: got 5; the codes of .* need 3"),
         ({"system": GENERATORS["lm"] | {"vocab_size": 5}}, r"system.vocab_size: got 5; the codes of .* need 27"),
         ({"data": {"batch_size": 32, "codes": 4}}, "data.codes: got 4; use 1 to 3"),
+        ({"data": {"batch_size": 32, "class_drop": 0.2}}, "set system.class_drop"),
+        ({"system": {"name": "word_pooled"}}, "generates no codes"),
     ):
         with pytest.raises(SpecError, match=message):
             attempt(**change)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=r"codes_of: .*nothing"):
         attempt(codes_of=str(tmp_path / "nothing"))
     _, model = trained["maskgit"]
     on_grid = dataclasses.replace(model.tokenizer, system=build_image_tokenizer(load_config("vqgan:smoke").system))
@@ -161,6 +187,8 @@ def test_misuse_says_what_to_do(trained, tokenizer, tmp_path):
         runs.code_rows(on_grid, load_images("digits"), codes=2)
     with pytest.raises(SourceError, match="use -1 to 9"):
         model.codes(np.array([10]))
+    with pytest.raises(SourceError, match="other classes than the generator"):
+        model.evaluate(dataclasses.replace(load_images("digits"), classes=tuple("abcdefghij")))
     with pytest.raises(SpecError, match="CodeSamplingSpec has no such field"):
         trained["lm"][1].sampling({"steps": 3})
     with pytest.raises(SpecError, match="generates no images"):
@@ -186,6 +214,8 @@ def test_generate_writes_pictures(trained, tmp_path):
     wanted = model.images(np.full(3, 7), seed=1, sampling=model.sampling({"steps": 2, "guidance": 1.5}))
     found = np.asarray(Image.open(tmp_path / "drawn" / "2.png"))
     assert np.abs(found - (wanted[2, ..., 0] + 1) * 127.5).max() <= 0.51
+    done = tokjax("generate", "--workdir", workdir, "--out", tmp_path / "drawn")
+    assert done.returncode != 0 and b"not empty" in done.stderr
     done = tokjax("generate", "--workdir", workdir, "--label", "seven", "--out", tmp_path / "bad")
     assert done.returncode == 2 and b"use one of 0, 1, 2" in done.stderr and not (tmp_path / "bad").exists()
     done = tokjax("sample", "--workdir", workdir)
@@ -194,17 +224,12 @@ def test_generate_writes_pictures(trained, tmp_path):
     assert done.returncode == 0 and json.loads(done.stdout)["FD(random_pyramid)"] >= 0, done.stderr
 
 
-@pytest.mark.parametrize(("name", "tokenizer"), [("maskgit", "titok"), ("code_lm", "flextok")])
-def test_the_recipes_fit_each_other(name, tokenizer):
-    """At `smoke` and `small` scale, a generator has the sizes of the tokenizer that it names."""
-    for variant, images, classes in (("smoke", "digits", 10), ("small", "photos", 0)):
-        recipe = override(load_config(f"{name}:{variant}"), ["codes_of=somewhere"]).to_dict()
-        assert load_config(f"{tokenizer}:{variant}").source == images
-        system = load_config(f"{tokenizer}:{variant}").system
-        if name == "maskgit":
-            assert recipe["system"]["tokens"] == system.latents and recipe["system"]["classes"] == classes
-            assert f"codes={recipe['system']['vocab_size']}:" in system.quantizer
-        assert recipe["data"]["codes"] is None
+@pytest.mark.parametrize("variant", ["smoke", "small"])
+def test_maskgit_has_the_sizes_of_the_tokenizer_of_its_scale(variant):
+    maskgit, titok = (load_config(f"{name}:{variant}").system for name in ("maskgit", "titok"))
+    assert maskgit.tokens == titok.latents
+    assert f"codes={maskgit.vocab_size}:" in titok.quantizer
+    assert maskgit.classes == {"smoke": 10, "small": 0}[variant]  # of digits, of photographs
 
 
 def test_the_recipe_of_a_language_model_holds_what_the_published_one_holds():
@@ -215,4 +240,3 @@ def test_the_recipe_of_a_language_model_holds_what_the_published_one_holds():
     fields = load_config("code_lm:paper").system.to_dict()
     lm = build(systems[fields.pop("name")], fields | {"vocab_size": 65_001})
     assert abs(count(lm.declare()) / 1.33e9 - 1) < 0.02
-    assert dataclasses.replace(lm, vocab_size=65_001) == lm

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tokjax.core.errors import SpecError
-from tokjax.generate.masked import MaskedSamplingSpec, fill, guidance_weights, masked_counts, masked_share
+from tokjax.generate.masked import MaskedSamplingSpec, SamplingPlan, fill, guidance_weights, masked_counts, masked_share
 
 KEY = jax.random.key(0)
 V, UNKNOWN = 6, 6
@@ -17,7 +17,7 @@ V, UNKNOWN = 6, 6
 
 @functools.partial(jax.jit, static_argnames=("predict", "spec", "tokens"))
 def run(predict, labels, key, spec, tokens):
-    return fill(predict, labels, key, spec=spec, tokens=tokens, unknown=UNKNOWN)
+    return fill(predict, labels, key, SamplingPlan.of(spec, tokens), unknown=UNKNOWN)
 
 
 def of_context(codes, labels):
@@ -123,7 +123,7 @@ def test_no_guidance_asks_for_no_predictions_without_a_class():
 
     for fields in ({"guidance": 0.0}, {"guidance": 1.0, "schedule": "power_cosine"}):
         jax.eval_shape(lambda f=fields: fill(
-            predict, jnp.zeros(2, jnp.int32), KEY, spec=MaskedSamplingSpec(**f), tokens=4, unknown=UNKNOWN
+            predict, jnp.zeros(2, jnp.int32), KEY, SamplingPlan.of(MaskedSamplingSpec(**f), 4), unknown=UNKNOWN
         ))  # fmt: skip
 
 

@@ -183,7 +183,7 @@ def test_misuse_says_what_to_do(text):
         ("fsq:levels=5,5,5,1", "levels"),
         ("fsq:levels=2000,2000,2000,2000", "codes are int32"),
         ("latent:levels=5,5,5", "one number of levels per channel; the width is 4"),
-        ("latent:levels=5,5,5,5:attraction=-1.0", "attraction"),
+        ("latent:levels=5,5,5,5:quantization=-1.0", "quantization"),
         ("fsp:levels=5,5,5,5:distribution=cauchy", "expected one of .normal., .logistic., .tanh., .laplace."),
         ("fsp:levels=5,5,5,5:rounded=1.5", "rounded"),
         ("residual:depth=2/fsp:levels=5,5,5,5", "cannot be quantized in turn"),

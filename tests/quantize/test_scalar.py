@@ -54,10 +54,10 @@ def test_latent_losses_pull_vectors_and_values_by_their_weights():
         of_loss = jax.grad(lambda params, x: spec.quantize(params, {}, x).loss, argnums=(0, 1))(params, x)
         return of_loss, np.asarray(x - chosen)
 
-    (of_values, of_vectors), way = gradients(commitment=0.3, attraction=0.0)
+    (of_values, of_vectors), way = gradients(commitment=0.3, quantization=0.0)
     np.testing.assert_allclose(of_vectors, 0.3 * 2 * way / way.size, rtol=1e-5, atol=1e-8)
     assert not any(np.any(v) for v in jax.tree.leaves(of_values))
-    (of_values, of_vectors), way = gradients(commitment=0.0, attraction=0.7)
+    (of_values, of_vectors), way = gradients(commitment=0.0, quantization=0.7)
     assert not np.any(of_vectors)
     for channel, gradient in enumerate(of_values["values"].values()):
         np.testing.assert_allclose(jnp.sum(gradient), -0.7 * 2 * way[:, channel].sum() / way.size, rtol=1e-5)
@@ -75,6 +75,8 @@ def test_latent_losses_pull_vectors_and_values_by_their_weights():
 def test_bounds_are_cumulative_distributions_and_losses_know_their_moments(kind, exact):
     points = np.linspace(-4, 4, 33)
     np.testing.assert_allclose(cumulative(kind, jnp.asarray(points, jnp.float32)), exact.cdf(points), atol=2e-7)
+    slopes = jax.vmap(jax.grad(lambda x: cumulative(kind, x)))(jnp.asarray(points, jnp.float32))  # 0 is among them
+    np.testing.assert_allclose(slopes, exact.pdf(points), rtol=1e-5, atol=2e-7)  # 1 - sigmoid loses digits
     spec = quantizer(f"fsp:levels=4,8:distribution={kind}:mean_weight=2:variance_weight=3", width=2)
     x = np.asarray(exact.rvs(size=(40, 2), random_state=0)) + 0.5
     mask = np.arange(40) < 30

@@ -35,7 +35,8 @@ def add(command: Command) -> None:
         default=[],
         metavar="FIELD=VALUE",
         help="how codes are drawn; repeat for more. Of maskgit: steps, temperature, guidance, schedule, power; of a "
-        "language model: temperature, top_k, top_p, guidance",
+        "language model: temperature, top_k, top_p, guidance. With c and u the logits with the class and without, "
+        "guidance g is c + g (c - u) of maskgit and u + g (c - u) of a language model",
     )
     sub.add_argument("--seed", type=int, default=0, help="same seed, same images (default: 0)")
 
@@ -69,7 +70,7 @@ def _sample(arguments: argparse.Namespace) -> int:
 def _generate(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from tokjax.core.files import write_bytes
+    from tokjax.core.files import check_vacant, write_bytes
     from tokjax.core.spec import read_value
     from tokjax.data.images.pixels import encode_png, sheet, to_uint8
     from tokjax.experiment.image_generator import load_image_generator
@@ -77,6 +78,7 @@ def _generate(arguments: argparse.Namespace) -> int:
     if arguments.count < 1:
         raise SpecError(f"--count: got {arguments.count}; draw at least 1 image.")
     _check_seed(arguments.seed)
+    check_vacant(arguments.out)
     fields = {}
     for assignment in arguments.sampling:
         field, equals, value = assignment.partition("=")

@@ -68,6 +68,7 @@ def add(command: Command) -> None:
 
 
 def _fit(arguments: argparse.Namespace) -> int:
+    from tokjax.core.files import check_vacant
     from tokjax.core.spec import read_value
     from tokjax.data import load_source
     from tokjax.text import fit_tokenizer
@@ -80,8 +81,7 @@ def _fit(arguments: argparse.Namespace) -> int:
         fields[name] = read_value(value)
     if arguments.vocab is not None:
         fields["vocab_size"] = arguments.vocab
-    if arguments.out.exists() and any(arguments.out.iterdir() if arguments.out.is_dir() else [1]):
-        raise OutputError(f"--out {arguments.out} exists and is not empty. Choose another place.")
+    check_vacant(arguments.out)
     source = load_source(arguments.source)
     records = source if arguments.split == "all" else source.split(arguments.split)
     if "entropy" in fields:

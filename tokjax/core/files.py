@@ -38,6 +38,12 @@ def write_bytes(path: Path, data: bytes) -> None:
                 os.unlink(temporary)
 
 
+def check_vacant(path: Path) -> None:
+    """Raises OutputError if there is a file at `path`, or a directory with something in it."""
+    if path.exists() and any(path.iterdir() if path.is_dir() else [1]):
+        raise OutputError(f"--out {path} exists and is not empty. Choose another place.")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes `text` to `path` as UTF-8; as `write_bytes`."""
     write_bytes(path, text.encode())

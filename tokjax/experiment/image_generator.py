@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tokjax.core.errors import CheckpointError, SourceError, SpecError
@@ -35,14 +36,19 @@ from tokjax.experiment.images import ImageModel, load_image_tokenizer
 from tokjax.generate.codes import CodeGenerator, CodeSamplingSpec, as_prefix
 from tokjax.generate.decoding import generate
 from tokjax.generate.masked import MaskedSamplingSpec
-from tokjax.measure.features import Features
+from tokjax.measure.features import Features, random_pyramid
 from tokjax.measure.generation import GenerationEvaluation, evaluate_generated
+from tokjax.measure.reconstruction import decoded_parts
 from tokjax.objectives.language import LanguageSystem
 from tokjax.sharding import MeshSpec, make_mesh
 from tokjax.systems.vision.maskgit import MaskGit
 from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference
 from tokjax.train.checkpoint import FOLDER, latest, read_metadata
 from tokjax.train.state import TrainState
+
+_SHARE = "a share is from 0 to 1."
+_CLASS_DROP = 0.1  # of a language model, unless `class_drop` says otherwise
+_DRAWN_AT_ONCE = 32  # images; never another number, because what is drawn depends on the place in the batch
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,21 +59,21 @@ class CodeDataSpec:
       batch_size: B, images of a batch over all devices and hosts.
       codes: how many of the first codes are generated, of a tokenizer whose codes are ordered; None for all.
       mirror: learn from the mirror image of every image, too.
-      class_drop: share of images that do not tell their class, where a language model learns the codes; `maskgit` has
-        a field of its own.
+      class_drop: share of images that do not tell their class, where a language model learns the codes, 0.1 by
+        default; None of `maskgit`, whose system has a field of its own.
       eval_images: validation images that are measured during training.
     """
 
     batch_size: int
     codes: int | None = None
     mirror: bool = False
-    class_drop: float = 0.1
+    class_drop: float | None = None
     eval_images: int = 256
 
     def __post_init__(self):
         check(self.batch_size >= 1, "data.batch_size", self.batch_size, "must be at least 1.")
         check(self.eval_images >= 1, "data.eval_images", self.eval_images, "must be at least 1.")
-        check(0 <= self.class_drop <= 1, "data.class_drop", self.class_drop, "a share is from 0 to 1.")
+        check(self.class_drop is None or 0 <= self.class_drop <= 1, "data.class_drop", self.class_drop, _SHARE)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,7 +97,7 @@ class ImageGeneratorSpec:
 
 
 @dataclasses.dataclass(frozen=True)
-class _AllAtOnce:
+class _Masked:
     """Codes modelled as MaskGIT does."""
 
     system: MaskGit
@@ -104,11 +110,11 @@ class _AllAtOnce:
         return eval_codes(rows, batch_size=batch_size)
 
     def draw(self, params: Params, labels: np.ndarray, key: jax.Array, sampling: Any) -> jax.Array:
-        return self.system.sample(params, labels, key, sampling=sampling)
+        return self.system.sample(params, jnp.asarray(labels), key, sampling=sampling)
 
 
 @dataclasses.dataclass(frozen=True)
-class _OneByOne:
+class _Autoregressive:
     """Codes modelled as text."""
 
     system: LanguageSystem
@@ -117,9 +123,9 @@ class _OneByOne:
     sampling: type[Any] = CodeSamplingSpec
 
     def train(self, rows: CodeRows, step: int, spec: ImageGeneratorSpec) -> Any:
-        shape = spec.data
+        share = _CLASS_DROP if spec.data.class_drop is None else spec.data.class_drop
         return train_code_rows(
-            rows, step, seed=spec.train.seed, batch_size=shape.batch_size, class_drop=shape.class_drop, **_host()
+            rows, step, seed=spec.train.seed, batch_size=spec.data.batch_size, class_drop=share, **_host()
         )
 
     def eval(self, rows: CodeRows, batch_size: int) -> Iterator[Any]:
@@ -131,7 +137,7 @@ class _OneByOne:
         return generate(generator, params, prompt, key, steps=self.tokens, sampling=sampling.of_id)
 
 
-_Way = _AllAtOnce | _OneByOne
+_Generator = _Masked | _Autoregressive
 
 
 def _host() -> dict[str, int]:
@@ -143,7 +149,7 @@ class ImageGenerator:
     """A trained generator, the tokenizer whose codes it draws, and what is needed to use both."""
 
     spec: ImageGeneratorSpec
-    way: _Way
+    generator: _Generator
     params: Params
     step: int
     tokenizer: ImageModel
@@ -152,7 +158,7 @@ class ImageGenerator:
     @property
     def system(self) -> System:
         """What was trained."""
-        return self.way.system
+        return self.generator.system
 
     def sampling(self, fields: Mapping[str, Any]) -> Any:
         """Returns how to draw codes, from the fields of `MaskedSamplingSpec` or `CodeSamplingSpec`.
@@ -160,7 +166,7 @@ class ImageGenerator:
         Raises:
           SpecError: a field or value that there is not.
         """
-        return build(self.way.sampling, fields, where="sampling")
+        return build(self.generator.sampling, fields, where="sampling")
 
     def codes(self, labels: np.ndarray, *, seed: int = 0, sampling: Any = None) -> np.ndarray:
         """Draws the codes of images, int32 [N, T] with `NO_CODE` after those that are generated.
@@ -177,13 +183,13 @@ class ImageGenerator:
         if labels.size and not -1 <= labels.min() <= labels.max() < len(self.classes):
             raise SourceError(f"labels: {labels.min()} to {labels.max()}; use -1 to {len(self.classes) - 1}.")
         sampling = self.sampling({}) if sampling is None else sampling
-        size = self.spec.data.batch_size
+        size = _DRAWN_AT_ONCE
         drawn = [np.zeros((0, self.tokenizer.system.tokens), np.int32)]
         for number, start in enumerate(range(0, len(labels), size)):
             part = labels[start : start + size]
             padded = np.pad(part, (0, size - len(part)), constant_values=-1)
             key = jax.random.fold_in(named(jax.random.key(seed), "codes"), number)
-            codes = self.way.draw(self.params, padded, key, sampling)
+            codes = self.generator.draw(self.params, padded, key, sampling)
             drawn.append(np.asarray(as_prefix(codes, self.tokenizer.system.tokens))[: len(part)])
         return np.concatenate(drawn)
 
@@ -200,20 +206,35 @@ class ImageGenerator:
         sampling: Any = None,
         features: Features | None = None,
     ) -> GenerationEvaluation:
-        """Measures as many generated images as there are `images`, of the same classes; see `evaluate_generated`."""
-        pixels, labels = _real(self.tokenizer.batches(images, limit=limit))
-        drawn = self.images(labels, seed=seed, sampling=sampling)
-        size = self.spec.data.batch_size
-        return evaluate_generated(drawn, pixels, name=images.name, batch_size=size, features=features)
+        """Measures as many generated images as there are `images`, of the same classes; see `evaluate_generated`.
+
+        Raises:
+          SourceError: `images` have other classes than the generator, or there are fewer than two.
+        """
+        images.require_images()
+        if self.classes and self.classes != tuple(images.classes):
+            raise SourceError(f"{images.name}: has other classes than the generator, which has {list(self.classes)}.")
+        tokenizer = self.tokenizer
+        batches = list(_labels(tokenizer.batches(images, limit=limit)))
+        labels = np.concatenate(batches) if self.classes else np.full(sum(map(len, batches)), -1)
+        codes = self.codes(labels, seed=seed, sampling=sampling)
+        return evaluate_generated(
+            decoded_parts(
+                tokenizer.system, tokenizer.params, tokenizer.state, codes, batch_size=_DRAWN_AT_ONCE, seed=seed
+            ),
+            (np.asarray(batch.pixels)[_real(batch)] for batch in tokenizer.batches(images, limit=limit)),
+            name=images.name,
+            features=random_pyramid(tokenizer.system.channels) if features is None else features,
+        )
 
 
-def _real(batches: Iterable[ImageBatch]) -> tuple[np.ndarray, np.ndarray]:
-    """The pixels and labels of the images of `batches`, without rows that pad."""
-    parts = [(np.asarray(b.mask) > 0, b) for b in batches]
-    return tuple(np.concatenate([np.asarray(getattr(b, name))[real] for real, b in parts]) for name in _FIELDS)  # type: ignore[return-value]
+def _real(batch: ImageBatch) -> np.ndarray:
+    """Rows of `batch` that are images."""
+    return np.asarray(batch.mask) > 0
 
 
-_FIELDS = ("pixels", "labels")
+def _labels(batches: Iterable[ImageBatch]) -> Iterator[np.ndarray]:
+    return (np.asarray(batch.labels)[_real(batch)] for batch in batches)
 
 
 def code_rows(
@@ -239,12 +260,17 @@ def code_rows(
     fix = "the codes of this tokenizer have no order; generate all of them."
     check(kept == system.tokens or system.ordered, "data.codes", codes, fix)
 
-    batches = list(tokenizer.batches(images, limit=limit))
-    if mirror:
-        batches += [batch.replace(pixels=batch.pixels[:, :, ::-1]) for batch in batches]  # type: ignore[attr-defined]
-    labels = np.concatenate([batch.labels[np.asarray(batch.mask) > 0] for batch in batches])
+    labels: list[np.ndarray] = []
+
+    def passed(mirrored: bool) -> Iterator[ImageBatch]:
+        """The images, one batch in memory at a time."""
+        for batch in tokenizer.batches(images, limit=limit):
+            labels.append(np.asarray(batch.labels)[_real(batch)])
+            yield batch.replace(pixels=batch.pixels[:, :, ::-1]) if mirrored else batch  # type: ignore[attr-defined]
+
+    found = [tokenizer.encode(passed(mirrored))[:, :kept] for mirrored in ((False, True) if mirror else (False,))]
     vocabulary = CodeVocabulary(codes=system.vocab_size, classes=len(images.classes))
-    return CodeRows(vocabulary=vocabulary, codes=tokenizer.encode(batches)[:, :kept], labels=labels)
+    return CodeRows(vocabulary=vocabulary, codes=np.concatenate(found), labels=np.concatenate(labels))
 
 
 def is_image_generator(config: Mapping[str, Any]) -> bool:
@@ -259,7 +285,7 @@ def holds_image_generator(workdir: str | os.PathLike[str]) -> bool:
     return is_image_generator(read_metadata(Path(workdir), latest(Path(workdir)))["config"])
 
 
-def _build_way(spec: ImageGeneratorSpec, vocabulary: CodeVocabulary, tokens: int) -> _Way:
+def _build(spec: ImageGeneratorSpec, vocabulary: CodeVocabulary, tokens: int) -> _Generator:
     """Returns what `spec.system` describes, its sizes those of the codes.
 
     Raises:
@@ -271,7 +297,9 @@ def _build_way(spec: ImageGeneratorSpec, vocabulary: CodeVocabulary, tokens: int
     kind = systems[fields.pop("name")]
     if issubclass(kind, MaskGit):
         sizes = {"tokens": tokens, "vocab_size": vocabulary.codes, "classes": vocabulary.classes}
-    elif issubclass(kind, LanguageSystem):
+        fix = "this system has a field of its own; set system.class_drop."
+        check(spec.data.class_drop is None, "data.class_drop", spec.data.class_drop, fix)
+    elif issubclass(kind, LanguageSystem) and kind.tokenizer is None:
         sizes = {"vocab_size": vocabulary.size}
     else:
         raise SpecError(f"system.name: {spec.system['name']!r} generates no codes; use maskgit or a language system.")
@@ -279,7 +307,7 @@ def _build_way(spec: ImageGeneratorSpec, vocabulary: CodeVocabulary, tokens: int
         fix = f"the codes of {spec.codes_of} need {size}."
         check(fields.get(name, size) == size, f"system.{name}", fields.get(name), fix)
     system = build(kind, fields | sizes, where="system")
-    return _AllAtOnce(system) if isinstance(system, MaskGit) else _OneByOne(system, vocabulary, tokens)
+    return _Masked(system) if isinstance(system, MaskGit) else _Autoregressive(system, vocabulary, tokens)
 
 
 def train_image_generator(
@@ -308,28 +336,29 @@ def train_image_generator(
       OutputError: `workdir` cannot be written, or another process trains in it.
     """
     workdir = Path(workdir)
-    config = json.loads(json.dumps(dict(config)))
-    if config.get("codes_of") is None:
+    fields = json.loads(json.dumps(dict(config)))
+    if fields.get("codes_of") is None:
         raise SpecError("codes_of: missing; give the directory of the run of an image tokenizer.")
-    spec = build(ImageGeneratorSpec, config)
+    fields["codes_of"] = str(Path(fields["codes_of"]).resolve())  # to be found from any directory
+    spec = build(ImageGeneratorSpec, fields)
     with only_user(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
-        return _train(spec, config, workdir, source, progress)
+        return _train(spec, fields, workdir, source, progress)
 
 
 def _train(
     spec: ImageGeneratorSpec, config: Mapping[str, Any], workdir: Path, source: Images | None, progress: bool
 ) -> tuple[ImageGenerator, str | None]:
-    tokenizer, shape = load_image_tokenizer(spec.codes_of), spec.data
+    tokenizer, shape = _tokenizer_of(spec), spec.data
     spec = _with_source(spec, tokenizer)
     source = load_images(str(spec.source)) if source is None else source
     rows = code_rows(tokenizer, source.split("train"), codes=shape.codes, mirror=shape.mirror)
     valid = code_rows(tokenizer, source.split("valid"), codes=shape.codes, limit=shape.eval_images)
-    way = _build_way(spec, rows.vocabulary, rows.codes.shape[1])
-    loss = jax.jit(way.system.loss)
+    generator = _build(spec, rows.vocabulary, rows.codes.shape[1])
+    loss, classes = jax.jit(generator.system.loss), list(source.classes)
 
     def validate(state: TrainState) -> dict[str, float]:
         sums: dict[str, np.ndarray] = {}
-        for number, batch in enumerate(way.eval(valid, shape.batch_size)):
+        for number, batch in enumerate(generator.eval(valid, shape.batch_size)):
             key = jax.random.key(number)  # the same masks at every evaluation
             _, (_, aux) = loss(state.inference_params, state.system_state, batch, key)
             for name, pair in aux.items():
@@ -337,13 +366,20 @@ def _train(
         return {name: total / count for name, (total, count) in sums.items() if count}  # codes stand for no bytes
 
     state = fit(
-        way.system, functools.partial(way.train, rows, spec=spec), spec.train, spec.optimizer,
-        workdir=workdir, mesh=make_mesh(spec.mesh), config=config, tables_hash=_identity(tokenizer), evaluate=validate,
-        progress=progress,
+        generator.system, functools.partial(generator.train, rows, spec=spec), spec.train, spec.optimizer,
+        workdir=workdir, mesh=make_mesh(spec.mesh), config={**config, "classes": classes},
+        tables_hash=_identity(tokenizer), evaluate=validate, progress=progress,
     )  # fmt: skip
     interrupted_by = state.stopped if state.stopped != "time_limit" else None
-    found = ImageGenerator(spec, way, state.inference_params, int(state.step), tokenizer, tuple(source.classes))
+    found = ImageGenerator(spec, generator, state.inference_params, int(state.step), tokenizer, tuple(classes))
     return found, interrupted_by
+
+
+def _tokenizer_of(spec: ImageGeneratorSpec) -> ImageModel:
+    try:
+        return load_image_tokenizer(spec.codes_of)
+    except CheckpointError as error:
+        raise CheckpointError(f"codes_of: {error}") from error
 
 
 def _with_source(spec: ImageGeneratorSpec, tokenizer: ImageModel) -> ImageGeneratorSpec:
@@ -368,8 +404,9 @@ def load_image_generator(workdir: str | os.PathLike[str]) -> ImageGenerator:
     params, config, step = load_for_inference(workdir)
     if not is_image_generator(config):
         raise SpecError(f"{workdir}: holds a run of {config['system']['name']!r}, which generates no images.")
+    classes = tuple(config.pop("classes"))
     spec = build(ImageGeneratorSpec, config)
-    tokenizer = load_image_tokenizer(spec.codes_of)
+    tokenizer = _tokenizer_of(spec)
     trained_with = read_metadata(Path(workdir), step)["tables_hash"]
     if trained_with != _identity(tokenizer):
         raise CheckpointError(
@@ -377,7 +414,6 @@ def load_image_generator(workdir: str | os.PathLike[str]) -> ImageGenerator:
             "run back as it was, or train the generator again."
         )
     spec = _with_source(spec, tokenizer)
-    classes = tuple(load_images(str(spec.source)).classes)
     vocabulary = CodeVocabulary(codes=tokenizer.system.vocab_size, classes=len(classes))
-    way = _build_way(spec, vocabulary, spec.data.codes or tokenizer.system.tokens)
-    return ImageGenerator(spec, way, params, step, tokenizer, classes)
+    generator = _build(spec, vocabulary, spec.data.codes or tokenizer.system.tokens)
+    return ImageGenerator(spec, generator, params, step, tokenizer, classes)

@@ -56,6 +56,8 @@ class CodeGenerator(LanguageSystem):
         fix = f"these rows have {self.vocabulary.size} ids; give a model of as many."
         check(self.system.vocab_size == self.vocabulary.size, "system.vocab_size", self.system.vocab_size, fix)
         check(self.guidance >= 0, "guidance", self.guidance, "must not be negative; 1 is no guidance.")
+        told = self.vocabulary.classes > 0 or self.guidance == 1
+        check(told, "guidance", self.guidance, "there are no classes; leave it 1.")
 
     @property
     def vocab_size(self) -> int:  # type: ignore[override]

@@ -6,8 +6,9 @@ Letters: `B` batch, `T` codes, `V` vocabulary, `S` steps.
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, Self, get_args
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,31 +78,59 @@ def guidance_weights(spec: MaskedSamplingSpec) -> np.ndarray:
     return weights.astype(np.float32)
 
 
-def fill(
-    predict: Predict, labels: jax.Array, key: jax.Array, *, spec: MaskedSamplingSpec, tokens: int, unknown: int
-) -> jax.Array:
+@flax.struct.dataclass
+class SamplingPlan:
+    """What a `MaskedSamplingSpec` says of each step; plans of as many steps share a program.
+
+    Attributes:
+      counts: int32 [S], codes unknown after the step.
+      temperatures: float32 [S], of the noise.
+      weights: float32 [S], w of the guidance.
+      guided: whether predictions without a class are needed. Static.
+      tokens: T. Static.
+    """
+
+    counts: jax.Array
+    temperatures: jax.Array
+    weights: jax.Array
+    guided: bool = flax.struct.field(pytree_node=False)
+    tokens: int = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, spec: MaskedSamplingSpec, tokens: int) -> Self:
+        """Returns the plan of drawing `tokens` codes."""
+        falling = 1 - np.arange(1, spec.steps + 1, dtype=np.float32) / spec.steps
+        return cls(
+            counts=jnp.asarray(masked_counts(tokens, spec.steps)),
+            temperatures=jnp.asarray(spec.temperature * falling),
+            weights=jnp.asarray(guidance_weights(spec)),
+            guided=spec.guided,
+            tokens=tokens,
+        )
+
+
+def fill(predict: Predict, labels: jax.Array, key: jax.Array, plan: SamplingPlan, *, unknown: int) -> jax.Array:
     """Draws codes from nothing, in S steps.
 
     Each step draws every unknown code, and takes back the least certain: those of the smallest logit, noise added. A
-    code that was not taken back never changes.
+    code that was not taken back never changes. The last step has no noise; where it is the only one, images of a class
+    are all the same.
 
     Args:
       predict: (codes int32 [N, T], labels int32 [N]) -> float32 logits [N, T, V]; N is B, or 2 B where predictions
         without a class are needed.
       labels: int32 [B], index of the class; -1 for none.
       key: of the noise.
-      spec: how.
-      tokens: T.
+      plan: of the steps.
       unknown: the id that stands for a code not known yet; none of V.
 
     Returns:
       int32 [S, B, T], the codes after each step; nothing is unknown after the last.
     """
     B = len(labels)
-    temperatures = spec.temperature * (1 - np.arange(1, spec.steps + 1, dtype=np.float32) / spec.steps)
 
     def guided(codes: jax.Array, weight: jax.Array) -> jax.Array:
-        if not spec.guided:
+        if not plan.guided:
             return predict(codes, labels)
         both = predict(jnp.concatenate([codes, codes]), jnp.concatenate([labels, jnp.full_like(labels, -1)]))
         return both[:B] + weight * (both[:B] - both[B:])
@@ -118,6 +147,6 @@ def fill(
         codes = jnp.where(rank < count, unknown, jnp.where(is_unknown, drawn, codes))
         return codes, codes
 
-    start = jnp.full((B, tokens), unknown, jnp.int32)
-    plan = (masked_counts(tokens, spec.steps), temperatures, guidance_weights(spec), jax.random.split(key, spec.steps))
-    return jax.lax.scan(step, start, jax.tree.map(jnp.asarray, plan))[1]
+    start = jnp.full((B, plan.tokens), unknown, jnp.int32)
+    keys = jax.random.split(key, len(plan.counts))
+    return jax.lax.scan(step, start, (plan.counts, plan.temperatures, plan.weights, keys))[1]

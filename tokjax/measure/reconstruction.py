@@ -79,7 +79,15 @@ def encode_images(
 def decode_images(
     system: ImageTokenizer, params: Params, state: Params, codes: np.ndarray, *, batch_size: int, seed: int = 0
 ) -> np.ndarray:
-    """Returns the images float32 [N, S, S, C], from -1 to 1, of `codes` int [N, T].
+    """Returns the images float32 [N, S, S, C], from -1 to 1, of `codes` int [N, T]; see `decoded_parts`."""
+    nothing = np.zeros((0, system.size, system.size, system.channels), np.float32)
+    return np.concatenate([nothing, *decoded_parts(system, params, state, codes, batch_size=batch_size, seed=seed)])
+
+
+def decoded_parts(
+    system: ImageTokenizer, params: Params, state: Params, codes: np.ndarray, *, batch_size: int, seed: int = 0
+) -> Iterator[np.ndarray]:
+    """Yields the images float32 [n, S, S, C], from -1 to 1, of `codes` int [N, T], `batch_size` at a time.
 
     Args:
       system: the tokenizer.
@@ -100,13 +108,12 @@ def decode_images(
         found = f"from {codes.min()} to {codes.max()}"
         raise SourceError(f"codes: {found}; this tokenizer has {lowest} to {system.vocab_size - 1}. Use its own codes.")
     _, decode = _programs(system)
-    images = [np.zeros((0, system.size, system.size, system.channels), np.float32)]
     for number, start in enumerate(range(0, len(codes), batch_size)):
         part = codes[start : start + batch_size].astype(np.int32)
         padded = np.pad(part, ((0, batch_size - len(part)), (0, 0)))
         key = jax.random.fold_in(jax.random.key(seed), number)
-        images.append(np.asarray(decode(params, state, jnp.asarray(padded), key), np.float32)[: len(part)])
-    return np.clip(np.concatenate(images), *_RANGE)
+        images = np.asarray(decode(params, state, jnp.asarray(padded), key), np.float32)[: len(part)]
+        yield np.clip(images, *_RANGE)
 
 
 def evaluate_images(

@@ -29,7 +29,8 @@ def cumulative(kind: Distribution, x: jax.Array) -> jax.Array:
     if kind == "normal":
         return (1.0 + jax.lax.erf(x / math.sqrt(2.0))) / 2.0
     if kind == "laplace":
-        return 0.5 * (1.0 - jnp.sign(x) * jnp.expm1(-jnp.abs(x)))
+        above = x >= 0  # at 0 both sides have the same slope, which that of |x| is not
+        return jnp.where(above, 1.0 - jnp.exp(-jnp.where(above, x, 0.0)) / 2.0, jnp.exp(jnp.where(above, 0.0, x)) / 2.0)
     return jax.nn.sigmoid(2.0 * x if kind == "tanh" else x)
 
 

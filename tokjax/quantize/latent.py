@@ -46,17 +46,17 @@ class Latent(Quantizer):
     Attributes:
       levels: L of each channel, at first evenly from -1/2 to 1/2; their number is the width, their product K.
       commitment: weight of the loss that pulls vectors to their values.
-      attraction: weight of the loss that pulls values to their vectors.
+      quantization: weight of the loss that pulls values to their vectors.
     """
 
     levels: tuple[int, ...]
     commitment: float = 0.1
-    attraction: float = 0.1
+    quantization: float = 0.1
 
     def __post_init__(self):
         super().__post_init__()
         check_levels(self.levels, self.width, "latent")
-        for field in ("commitment", "attraction"):
+        for field in ("commitment", "quantization"):
             check(getattr(self, field) >= 0, field, getattr(self, field), "must not be negative.")
 
     @property
@@ -82,7 +82,7 @@ class Latent(Quantizer):
         codes = join(numbers, self.levels)
         chosen = self.lookup(params, state, codes)
         loss = self.commitment * mean_square(z - jax.lax.stop_gradient(chosen), mask)
-        loss = loss + self.attraction * mean_square(jax.lax.stop_gradient(z) - chosen, mask)
+        loss = loss + self.quantization * mean_square(jax.lax.stop_gradient(z) - chosen, mask)
         stats = code_stats(codes, mask, self.sizes[0], mean_square(z - chosen, mask))
         return Quantized(codes=codes, vectors=straight_through(z, chosen), loss=loss, state=state, stats=stats)
 

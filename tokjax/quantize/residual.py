@@ -59,7 +59,7 @@ class Residual(Quantizer):
         check(0 <= self.dropout <= 1, "dropout", self.dropout, "a probability is from 0 to 1.")
         check(self.gradient in GRADIENTS, "gradient", self.gradient, f"use one of {', '.join(GRADIENTS)}.")
         single = len(self.level.sizes) == 1 and self.level.additive
-        fix = "what its codes leave cannot be quantized in turn; use vq without cosine, simvq, fsq or lfq."
+        fix = "what its codes leave cannot be quantized in turn; use vq without cosine, simvq, fsq, latent or lfq."
         check(single, "base", self.base, fix)
 
     @functools.cached_property

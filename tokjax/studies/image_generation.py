@@ -1,7 +1,7 @@
 """What studies of image tokenizers measure of generators of their codes: distances by steps of sampling, and time.
 
 Every tokenizer's codes are learned by the same `maskgit`, but for the number of codes, at one learning rate. The
-temperature of sampling is chosen for each generator on validation images.
+temperature is chosen for each generator and number of steps, on validation images.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ class Generation:
       body: of the transformer.
       steps: of training.
       batch_size: images of a batch, of training and of drawing.
-      sampling_steps: in how many steps codes are drawn; those above the number of codes are left out.
-      temperatures: of which the one is taken that is best on validation images, in the most steps.
+      sampling_steps: in how many steps codes are drawn, more than 1; those above the number of codes are left out.
+      temperatures: of which the one is taken that is best on validation images.
       rate: of learning.
       progress: show progress bars.
     """
@@ -84,26 +84,22 @@ class Generation:
 
     def _measure(self, model: ImageGenerator, seed: int) -> list[dict[str, Any]]:
         valid, test = self.images.split("valid"), self.images.split("test")
-        steps_of = self._steps_of(model)
-
-        def distance(temperature: float) -> float:
-            sampling = model.sampling({"steps": steps_of[-1], "temperature": temperature})
-            return model.evaluate(valid, sampling=sampling, seed=seed).frechet.value
-
-        temperature = min(self.temperatures, key=distance) if len(self.temperatures) > 1 else self.temperatures[0]
+        flops = model.system.flops(1, model.tokenizer.system.tokens)  # type: ignore[attr-defined]
         rows = []
-        for steps in steps_of:
-            sampling = model.sampling({"steps": steps, "temperature": temperature})
-            found = model.evaluate(test, sampling=sampling, seed=seed)
-            cost = steps * model.system.flops(1, model.tokenizer.system.tokens) / 1e6  # type: ignore[attr-defined]
+        for steps in self._steps_of(model):
+            ways = [model.sampling({"steps": steps, "temperature": value}) for value in self.temperatures]
+            distances = [model.evaluate(valid, sampling=way, seed=seed).frechet.value for way in ways]
+            best = int(np.argmin(distances))
+            found = model.evaluate(test, sampling=ways[best], seed=seed)
             rows.append(
                 {
                     "steps": steps,
-                    "temperature": temperature,
+                    "temperature": self.temperatures[best],
+                    "valid_frechet": distances[best],
                     "frechet": found.frechet.value,
                     "kernel": found.kernel.value,
                     "features": found.frechet.extractor,
-                    "mflops": cost,
+                    "mflops": steps * flops / 1e6,
                 }
             )
         return rows

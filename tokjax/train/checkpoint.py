@@ -34,6 +34,7 @@ _TEMPORARY, _DAMAGED = "unfinished-", "damaged-"
 # Fields that say how long, where and how chattily a run goes, not what it computes; a resume may change them.
 RESUMABLE = frozenset(
     {
+        "codes_of",  # which tokenizer is there is judged by the hash of its tables
         "mesh.data",
         "mesh.fsdp",
         "mesh.sequence",

@@ -5,8 +5,8 @@
     images = load_images("emoji:emoji-datasource-google?size=32")
     batch = train_images(images.split("train"), step=0, seed=0, batch_size=64, augment=AugmentSpec(size=32))
 
-`base` is what every source is, `pixels` decodes and resizes, `batches` makes batches, `files` reads image files, and
-each other module is a source.
+`base` is what every source is, `pixels` decodes and resizes, `batches` makes batches, `code_rows` does so of codes,
+`files` reads image files, and each other module is a source.
 """
 
 from tokjax.data.images.base import Image, Images, load_images, open_images

@@ -12,7 +12,7 @@ from tokjax.core.registry import Paper, systems
 from tokjax.core.spec import check
 from tokjax.core.types import Aux, Params, System
 from tokjax.data.images.code_rows import CodeBatch
-from tokjax.generate.masked import MaskedSamplingSpec, fill, masked_share
+from tokjax.generate.masked import MaskedSamplingSpec, SamplingPlan, fill, masked_share
 from tokjax.nn.latent_vit import declare_vectors
 from tokjax.nn.layers import declare_embedding, embed
 from tokjax.nn.vit import ViTSpec, declare_dense, declare_layer_norm, declare_vit, dense, layer_norm, vit, vit_flops
@@ -118,11 +118,18 @@ class MaskGit(System):
         }
         return total / jnp.maximum(weight, 1e-8), (state, aux)
 
-    @functools.partial(jax.jit, static_argnames=("self", "sampling"))
     def sample(self, params: Params, labels: jax.Array, key: jax.Array, *, sampling: MaskedSamplingSpec) -> jax.Array:
-        """Returns codes int32 [B, T] of images of the classes `labels` int32 [B]; -1 for any."""
-        predict = functools.partial(self.logits, params)
-        return fill(predict, labels, key, spec=sampling, tokens=self.tokens, unknown=self.unknown)[-1]
+        """Returns codes int32 [B, T] of images of the classes `labels` int32 [B]; -1 for any.
+
+        Raises:
+          SpecError: guidance of a model without classes.
+        """
+        check(self.classes > 0 or not sampling.guided, "guidance", sampling.guidance, "there are no classes; use none.")
+        return self._fill(params, labels, key, SamplingPlan.of(sampling, self.tokens))
+
+    @functools.partial(jax.jit, static_argnames="self")
+    def _fill(self, params: Params, labels: jax.Array, key: jax.Array, plan: SamplingPlan) -> jax.Array:
+        return fill(functools.partial(self.logits, params), labels, key, plan, unknown=self.unknown)[-1]
 
     def flops(self, batch_size: int, length: int) -> float:
         """Forward FLOPs of `batch_size` images of `length` codes, which is T."""
