@@ -62,7 +62,7 @@ class _Scale:
 
 _SCALES = {
     "smoke": _Scale(8, 2, 4, (1, 4), "5,5,5", {"width": 32, "layers": 1, "head_dim": 16}, 10, 16, sweep=False),
-    "small": _Scale(16, 2, 16, (1, 4, 16), "8,5,5,5", {"width": 96, "layers": 3, "head_dim": 32}, 600, 32),
+    "small": _Scale(16, 4, 16, (1, 4, 16), "8,5,5,5", {"width": 64, "layers": 2, "head_dim": 32}, 1200, 32),
     "paper": _Scale(
         256, 2, 256, (1, 2, 4, 8, 16, 32, 64, 128, 256), "8,8,8,5,5,5",
         {"width": 1152, "layers": 18, "head_dim": 64}, 250_000, 256,

@@ -102,7 +102,7 @@ _SCALES = {
         {"width": 32, "layers": 1, "heads": 2}, ((2, 4), (1.0,)), sweep=False,
     ),
     "small": _Scale(
-        16, 2, (4, 16, 64), 512, {"width": 96, "layers": 3, "heads": 4}, 24, 600, 32,
+        16, 4, (1, 4, 16), 512, {"width": 64, "layers": 2, "heads": 2}, 16, 1200, 32,
         {"width": 128, "layers": 4, "heads": 4},
     ),
     "paper": _Scale(
@@ -141,10 +141,11 @@ def titok(
         rows += [{"part": "tokenizer", "tokenizer": name, "tokens": tokens} | row for row in found]
     for kind, row in _stages(shape, training, seeds):
         rows.append({"part": "stages", "training": kind} | row)
-    for label, (name, tokens) in keys.items():
+    several = {label: key for label, key in keys.items() if key[1] >= min(shape.sampling[0])}
+    for label, (name, tokens) in several.items():
         key = {"part": "generation", "tokenizer": name, "tokens": tokens}
         rows += [key | row for row in generation.rows(label, seeds)]
-    for label, row in generation.seconds(list(keys)):
+    for label, row in generation.seconds(list(several)):
         name, tokens = keys[label]
         rows.append({"part": "time", "tokenizer": name, "tokens": tokens} | row)
     result = Result(rows=rows, claims=claims(rows), environment=describe())
