@@ -5,14 +5,13 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from tokjax.cli import main
 from tokjax.core.errors import CheckpointError, SourceError, SpecError
 from tokjax.data.images import load_images
 from tokjax.data.images.code_rows import CodeVocabulary
@@ -197,31 +196,34 @@ def test_misuse_says_what_to_do(trained, tokenizer, tmp_path):
     assert not runs.holds_image_generator(tmp_path)
 
 
-def test_generate_writes_pictures(trained, tmp_path):
+def test_generate_writes_pictures(trained, tmp_path, capsys):
     def tokjax(*arguments):
-        command = [sys.executable, "-m", "tokjax", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, timeout=300, check=False)
+        code = main([*map(str, arguments)])
+        return code, capsys.readouterr()
 
     workdir, model = trained["maskgit"]
-    done = tokjax(
+    code, said = tokjax(
         "generate", "--workdir", workdir, "--count", 3, "--label", 7, "--seed", 1, "--out", tmp_path / "drawn",
         "--sampling", "steps=2", "--sampling", "guidance=1.5",
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert code == 0, said.err
     names = sorted(path.name for path in (tmp_path / "drawn").iterdir())
     assert names == ["0.png", "1.png", "2.png", "sheet.png"]
     assert np.asarray(Image.open(tmp_path / "drawn" / "sheet.png")).shape == (17, 17)
     wanted = model.images(np.full(3, 7), seed=1, sampling=model.sampling({"steps": 2, "guidance": 1.5}))
     found = np.asarray(Image.open(tmp_path / "drawn" / "2.png"))
     assert np.abs(found - (wanted[2, ..., 0] + 1) * 127.5).max() <= 0.51
-    done = tokjax("generate", "--workdir", workdir, "--out", tmp_path / "drawn")
-    assert done.returncode != 0 and b"not empty" in done.stderr
-    done = tokjax("generate", "--workdir", workdir, "--label", "seven", "--out", tmp_path / "bad")
-    assert done.returncode == 2 and b"use one of 0, 1, 2" in done.stderr and not (tmp_path / "bad").exists()
-    done = tokjax("sample", "--workdir", workdir)
-    assert done.returncode == 2 and b"no model of text" in done.stderr
-    done = tokjax("eval", "--workdir", workdir, "--json")
-    assert done.returncode == 0 and json.loads(done.stdout)["FD(random_pyramid)"] >= 0, done.stderr
+    code, said = tokjax("eval", "--workdir", workdir, "--json")
+    assert code == 0 and json.loads(said.out)["FD(random_pyramid)"] >= 0
+    for arguments, message in (
+        (("generate", "--workdir", workdir, "--out", tmp_path / "drawn"), "not empty"),
+        (("generate", "--workdir", workdir, "--label", "seven", "--out", tmp_path / "bad"), "use one of 0, 1, 2"),
+        (("generate", "--workdir", workdir, "--sampling", "steps", "--out", tmp_path / "bad"), "write FIELD=VALUE"),
+        (("sample", "--workdir", workdir), "no model of text"),
+    ):
+        code, said = tokjax(*arguments)
+        assert code != 0 and message in said.err
+    assert not (tmp_path / "bad").exists()
 
 
 @pytest.mark.parametrize("variant", ["smoke", "small"])

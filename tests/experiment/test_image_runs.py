@@ -4,14 +4,13 @@ import io
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+from tokjax.cli import main
 from tokjax.core.errors import CheckpointError, SourceError, SpecError
 from tokjax.data.images import load_images
 from tokjax.experiment import images as runs
@@ -87,34 +86,33 @@ def test_a_resumed_run_is_the_same_run(trained, tmp_path, monkeypatch):
         jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_files_become_codes_and_files_again(trained, tmp_path):
+def test_files_become_codes_and_files_again(trained, tmp_path, capsys):
     workdir, model = trained
     picture = load_images("digits").split("test")[0].pixels
     Image.fromarray(picture[..., 0]).resize((24, 24), Image.Resampling.NEAREST).save(tmp_path / "in.png")
 
     def tokjax(*arguments):
-        command = [sys.executable, "-m", "tokjax", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, timeout=300, check=False)
+        code = main([*map(str, arguments)])
+        return code, capsys.readouterr()
 
     for text in ([], ["--text"]):
-        done = tokjax("encode", "--tokenizer", workdir, *text, tmp_path / "in.png", tmp_path / "ids")
-        assert done.returncode == 0, done.stderr
-        done = tokjax("decode", "--tokenizer", workdir, *text, tmp_path / "ids", tmp_path / "out.png")
-        assert done.returncode == 0, done.stderr
+        code, said = tokjax("encode", "--tokenizer", workdir, *text, tmp_path / "in.png", tmp_path / "ids")
+        assert code == 0, said.err
+        code, said = tokjax("decode", "--tokenizer", workdir, *text, tmp_path / "ids", tmp_path / "out.png")
+        assert code == 0, said.err
         decoded = np.asarray(Image.open(tmp_path / "out.png"))
         codes = model.encode_file((tmp_path / "in.png").read_bytes(), where="in.png")
         np.testing.assert_array_equal(decoded, np.asarray(Image.open(io.BytesIO(model.decode_file(codes)))))
         if not text:
             np.testing.assert_array_equal(np.fromfile(tmp_path / "ids", "<u2"), codes)
     (tmp_path / "bad.png").write_bytes(b"no image")
-    done = tokjax("encode", "--tokenizer", workdir, tmp_path / "bad.png", tmp_path / "bad_ids")
-    assert done.returncode == 2 and b"bad.png" in done.stderr and not (tmp_path / "bad_ids").exists()
+    code, said = tokjax("encode", "--tokenizer", workdir, tmp_path / "bad.png", tmp_path / "bad_ids")
+    assert code == 2 and "bad.png" in said.err and not (tmp_path / "bad_ids").exists()
     (tmp_path / "short").write_bytes(b"\0\0")
-    done = tokjax("decode", "--tokenizer", workdir, tmp_path / "short", tmp_path / "bad_out.png")
-    assert done.returncode == 2 and b"give integers [N, 16]" in done.stderr and not (tmp_path / "bad_out.png").exists()
-    done = tokjax("eval", "--workdir", workdir, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["FD(random_pyramid)"] >= 0
+    code, said = tokjax("decode", "--tokenizer", workdir, tmp_path / "short", tmp_path / "bad_out.png")
+    assert code == 2 and "give integers [N, 16]" in said.err and not (tmp_path / "bad_out.png").exists()
+    code, said = tokjax("eval", "--workdir", workdir, "--json")
+    assert code == 0 and json.loads(said.out)["FD(random_pyramid)"] >= 0
 
 
 def test_misuse_says_what_to_do(trained, tmp_path):
