@@ -93,7 +93,7 @@ def vq_peer(width: int) -> Callable[[], Step]:
 def search_tokjax(width: int) -> Callable[[], Step]:
     import jax.numpy as jnp
 
-    from tokjax.quantize.search import nearest
+    from tokjax.kernels.nearest_code.api import nearest
 
     x, codebook, _ = map(jnp.asarray, inputs(K, width))
 

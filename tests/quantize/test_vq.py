@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tokjax.core.keys import named
+from tokjax.kernels.nearest_code.api import nearest
 from tokjax.nn.param import materialize
 from tokjax.quantize import codebook, gradients, quantizer
 from tokjax.quantize.base import code_stats, count_codes
-from tokjax.quantize.search import nearest
 
 KEY = jax.random.key(0)
 D, K = 3, 8

@@ -11,6 +11,7 @@ from typing import Literal, get_args
 import jax
 import jax.numpy as jnp
 
+from tokjax.core import platform
 from tokjax.core.errors import SpecError, nearest
 
 Implementation = Literal["xla", "blocks", "cudnn"]
@@ -63,7 +64,7 @@ def attention(
 def default_implementation(length: int, causal: bool) -> Implementation:
     """Returns the implementation that `attention` uses for rows of `length` on the default backend."""
     worthwhile = causal and length >= 2 * QUERY_BLOCK
-    return "blocks" if worthwhile and jax.default_backend() == "cpu" else "xla"
+    return "blocks" if worthwhile and platform.target() == "cpu" else "xla"
 
 
 def cached_attention(q: jax.Array, k_cache: jax.Array, v_cache: jax.Array, *, mask: jax.Array) -> jax.Array:
@@ -184,10 +185,10 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) ->
 
 
 def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None, causal: bool) -> jax.Array:
-    if jax.default_backend() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
+    if platform.target() != "gpu" or q.dtype not in (jnp.bfloat16, jnp.float16):
         raise SpecError(
             f"implementation: 'cudnn' needs an NVIDIA GPU and bfloat16 or float16 inputs, got {q.dtype} on "
-            f"{jax.default_backend()}; use 'xla', or None to choose by platform."
+            f"{platform.target()}; use 'xla', or None to choose by platform."
         )
     if segment_ids is None:
         return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")

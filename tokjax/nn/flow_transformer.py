@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tokjax.core import platform
 from tokjax.core.spec import check
 from tokjax.nn.attention import attention, cached_attention
 from tokjax.nn.layers import declare_gated_mlp, gated_mlp, project
@@ -143,7 +144,7 @@ def flow_transformer(
         x = x + _gated(gated_mlp(params["mlp"], _shifted(x, second)), second)
         return constrain(x, "batch", "length", None), None
 
-    scan = jax.default_backend() != "cpu" if spec.scan_layers is None else spec.scan_layers
+    scan = platform.target() != "cpu" if spec.scan_layers is None else spec.scan_layers
     if spec.remat:
         block = jax.checkpoint(block)
     x = constrain(x, "batch", "length", None)

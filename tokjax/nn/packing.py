@@ -3,6 +3,8 @@
 Letters: `B` batch, `T` symbols, `S` slots, `W` words, `D` width.
 """
 
+import math
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -115,4 +117,66 @@ def widen_marks(marked: jax.Array, segment_ids: jax.Array, *, copies: int, words
         read=take_positions(read, symbol) * used,
         written=take_positions(written, symbol) * used,
         place=jnp.where(is_mark, copy, extra + take_positions(units, symbol)),
+    )
+
+
+@flax.struct.dataclass
+class Alignment:
+    """Where the positions of rows go so that no word straddles a block of slots.
+
+    Attributes:
+      slot: int32 [B, T], the slot of each position.
+      fits: bool [B, T], whether it has one; the others have the slot of another position.
+      position: int32 [B, S], the position that a slot holds; some position where it is empty.
+      filled: bool [B, S], whether it holds one.
+    """
+
+    slot: jax.Array
+    fits: jax.Array
+    position: jax.Array
+    filled: jax.Array
+
+
+_SPARE = 1 / 8  # slots beyond those of a row without gaps: words of text leave fewer than one in twenty empty
+
+
+def aligned_slots(length: int, longest: int, block: int) -> int:
+    """Returns S, the slots of a row of `length` positions: enough for any words of at most `longest`, or for most."""
+    any_words = -(-length // (block - longest + 1))
+    return block * min(any_words, 1 + math.ceil(length * (1 + _SPARE) / block))
+
+
+def align_words(word: jax.Array, *, longest: int, block: int) -> Alignment:
+    """Fills aligned blocks of slots with whole words, as many as fit in each, in their order.
+
+    The last block is filled without regard to where words end, and positions past it have no slot: whether one has
+    depends on what stands before it only.
+
+    Args:
+      word: int32 [B, T], the word of each position; equal ids of a word stand together. 0 is padding.
+      longest: positions of a word at most, no more than `block`.
+      block: slots of a block.
+    """
+    B, T = word.shape
+    at = jnp.arange(T, dtype=jnp.int32)
+    starts = starts_of_segments(word) | (word == 0)
+    begins = jax.lax.cummax(jnp.where(starts, at, 0), axis=1)  # where the word of each position begins
+    begins = jnp.pad(begins, ((0, 0), (0, 1)), constant_values=T)
+    rows = jnp.arange(B)
+
+    def next_block(first: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
+        """The word that does not fit as a whole begins the next block."""
+        return begins[rows, jnp.minimum(first + block, T)], first
+
+    blocks = aligned_slots(T, longest, block) // block
+    firsts = jax.lax.scan(next_block, jnp.zeros(B, jnp.int32), length=blocks)[1].T  # [B, blocks]
+    ends = jnp.concatenate([firsts[:, 1:], jnp.minimum(firsts[:, -1:] + block, T)], axis=1)
+    fits = at < ends[:, -1:]
+    number = jnp.minimum(jax.vmap(lambda row: jnp.searchsorted(row, at, side="right"))(ends), blocks - 1)
+    position = firsts[..., None] + jnp.arange(block)
+    return Alignment(
+        slot=jnp.where(fits, number * block + at - take_positions(firsts, number), 0),
+        fits=fits,
+        position=jnp.minimum(position, T - 1).reshape(B, -1),
+        filled=(position < ends[..., None]).reshape(B, -1),
     )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from tokjax.core import platform
 from tokjax.core.spec import check
 from tokjax.nn import layers
 from tokjax.nn.attention import attention_flops, cached_attention, default_implementation
@@ -41,7 +42,8 @@ class TransformerSpec:
       scan_layers: run the blocks as `lax.scan` (small programs, accelerators); None scans except on CPU, where
         an unrolled program is faster.
       remat: recompute each block in the backward pass instead of keeping its activations.
-      attention: implementation for `nn.attention.attention`; None chooses by platform and shape.
+      attention: implementation for `nn.attention.attention`, or for `nn.word_stack` in stacks over the units of a word;
+        None chooses by platform and shape.
       rope_theta: base of the rotary frequencies.
       init: `random`, or `copying`: each head starts out as a copy of what it attends to, and attends to nearly all
         alike; predictions start near uniform. For vectors without fixed directions, as drawn embeddings are: what is
@@ -210,7 +212,7 @@ def over_layers(spec: Any, block: Callable, x: jax.Array, stacked: Any) -> tuple
     """
     scan = spec.scan_layers
     if scan is None:
-        scan = jax.default_backend() != "cpu"
+        scan = platform.target() != "cpu"
     return jax.lax.scan(block, x, stacked, unroll=1 if scan else spec.layers)
 
 

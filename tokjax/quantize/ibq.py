@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from tokjax.core.registry import Paper, quantizers
 from tokjax.core.spec import check
 from tokjax.core.types import Params, Quantized
+from tokjax.kernels.nearest_code.api import largest_product
 from tokjax.nn.param import Param
 from tokjax.quantize.attention import codebook_attention, mean_attention
 from tokjax.quantize.base import Context, Quantizer, code_stats, entropy, masked_mean, mean_square
-from tokjax.quantize.search import largest_product
 from tokjax.quantize.vq import uniform
 
 

@@ -13,9 +13,9 @@ from tokjax.core.keys import named
 from tokjax.core.registry import Paper, quantizers
 from tokjax.core.spec import check
 from tokjax.core.types import Params, Quantized
+from tokjax.kernels.nearest_code.api import nearest
 from tokjax.quantize.base import Context, Quantizer, code_stats, mean_square
 from tokjax.quantize.gradients import unit
-from tokjax.quantize.search import nearest
 
 _EPSILON = 1e-5  # added to variances
 

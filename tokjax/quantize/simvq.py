@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from tokjax.core.registry import Paper, quantizers
 from tokjax.core.spec import check
 from tokjax.core.types import Params, Quantized
+from tokjax.kernels.nearest_code.api import nearest
 from tokjax.nn.param import Param, fan_in
 from tokjax.quantize.base import Context, Quantizer, code_stats, mean_square
 from tokjax.quantize.gradients import GRADIENTS, Gradient, pass_gradient
-from tokjax.quantize.search import nearest
 
 ZHU = Paper(
     title="Addressing Representation Collapse in Vector Quantized Models with One Linear Layer",

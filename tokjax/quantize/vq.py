@@ -14,11 +14,11 @@ from tokjax.core.keys import named
 from tokjax.core.registry import Paper, quantizers
 from tokjax.core.spec import check
 from tokjax.core.types import Params, Quantized
+from tokjax.kernels.nearest_code.api import largest_product, nearest
 from tokjax.nn.param import Initializer, Param
 from tokjax.quantize.base import Context, Quantizer, code_stats, count_codes, mean_square
 from tokjax.quantize.codebook import anchor, kmeans, revive, smooth, split, sum_by_code
 from tokjax.quantize.gradients import GRADIENTS, Gradient, directional, pass_gradient, unit
-from tokjax.quantize.search import largest_product, nearest
 
 OORD = Paper(
     title="Neural Discrete Representation Learning",

@@ -1,7 +1,17 @@
 """Device meshes and the rules that lay arrays over them."""
 
 from tokjax.sharding.mesh import MESH_AXES, MeshSpec, make_mesh, start_processes, use_mesh
-from tokjax.sharding.rules import RULES, constrain, param_shardings, partition, put_batch, replicated, sharding_of
+from tokjax.sharding.rules import (
+    RULES,
+    constrain,
+    mesh_axes,
+    over_mesh,
+    param_shardings,
+    partition,
+    put_batch,
+    replicated,
+    sharding_of,
+)
 
 __all__ = [
     "MESH_AXES",
@@ -9,6 +19,8 @@ __all__ = [
     "MeshSpec",
     "constrain",
     "make_mesh",
+    "mesh_axes",
+    "over_mesh",
     "param_shardings",
     "partition",
     "put_batch",

@@ -1,6 +1,7 @@
 """Logical axis names -> mesh axes: one table for parameters, batches and the hints inside models."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -127,10 +128,67 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
         return x
     if len(axes) != x.ndim:
         raise SpecError(f"constrain{axes}: the array has {x.ndim} dimensions {x.shape}; name each, or give None.")
-    free = {
-        axis: size
-        for (axis, size), kind in zip(mesh.shape.items(), mesh.axis_types, strict=True)
-        if kind is AxisType.Auto
-    }
-    spec = partition(axes, free, name=f"constrain{axes}")
+    spec = partition(axes, _automatic(mesh), name=f"constrain{axes}")
     return jax.lax.with_sharding_constraint(x, spec) if any(spec) else x
+
+
+def over_mesh(
+    function: Callable, inputs: tuple[Axes, ...], outputs: Any, *, whole: dict[str, int] | None = None
+) -> Callable:
+    """Returns `function` run by each device on its own part of the arrays: what a compiler cannot split by itself.
+
+    `function` has to give the same for parts as for the whole. A dimension that the devices of its rule do not divide
+    is not split; nothing is where no mesh is in use, or a `shard_map` around already handles its axes.
+
+    Args:
+      function: arrays -> array or tuple of arrays.
+      inputs: logical axes of each array.
+      outputs: logical axes of the result, or a tuple of those of each.
+      whole: logical axis -> how many of its elements stay together.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    free = _automatic(mesh)
+    if all(size == 1 for size in free.values()):
+        return function
+
+    def on_mesh(*arrays: jax.Array) -> Any:
+        sizes: dict[str | None, int] = {}
+        for axes, array in zip(inputs, arrays, strict=True):
+            for axis, size in zip(axes, array.shape, strict=True):
+                sizes[axis] = math.gcd(sizes.get(axis, size), size)
+        sizes |= {axis: sizes[axis] // size for axis, size in (whole or {}).items()}
+
+        def spec(axes: Axes) -> PartitionSpec:
+            kept = tuple(axis if axis and sizes[axis] % _parts(axis, free) == 0 else None for axis in axes)
+            return partition(kept, free, name=str(function))
+
+        several = isinstance(outputs[0], tuple)
+        out_specs = tuple(map(spec, outputs)) if several else spec(outputs)
+        return jax.shard_map(
+            function,
+            in_specs=tuple(map(spec, inputs)),
+            out_specs=out_specs,
+            axis_names=set(free),
+            check_vma=False,
+        )(*arrays)
+
+    return on_mesh
+
+
+def mesh_axes(axis: str, size: int) -> tuple[str, ...]:
+    """Returns the mesh axes over which `over_mesh` splits a dimension of a logical axis and a size; () for none."""
+    free = _automatic(jax.sharding.get_abstract_mesh())
+    split = tuple(name for name in RULES[axis] if free.get(name, 1) > 1)
+    return split if size % _parts(axis, free) == 0 else ()
+
+
+def _parts(axis: str, mesh_shape: dict[str, int]) -> int:
+    return math.prod(mesh_shape.get(name, 1) for name in RULES[axis])
+
+
+def _automatic(mesh: Any) -> dict[str, int]:
+    """Returns the sizes of the mesh axes that the compiler still splits arrays over."""
+    if mesh.empty:
+        return {}
+    kinds = zip(mesh.shape.items(), mesh.axis_types, strict=True)
+    return {axis: size for (axis, size), kind in kinds if kind is AxisType.Auto}

@@ -22,7 +22,7 @@ from tokjax.core.registry import Paper, systems
 from tokjax.core.spec import check
 from tokjax.core.types import Batch, Params
 from tokjax.nn import layers
-from tokjax.nn.attention import attention, local_attention
+from tokjax.nn.attention import attention
 from tokjax.nn.packing import first_marked, take_positions, word_numbers
 from tokjax.nn.param import Param, fan_in
 from tokjax.nn.transformer import (
@@ -33,8 +33,8 @@ from tokjax.nn.transformer import (
     transformer,
     transformer_flops,
     transformer_step,
-    window_cost,
 )
+from tokjax.nn.word_stack import word_stack, word_stack_flops
 from tokjax.objectives.language import LanguageSystem
 from tokjax.text.words import END_OF_WORD, Words
 
@@ -122,7 +122,7 @@ class Hat(LanguageSystem):
         read, written, word_bytes = word_numbers(is_end, batch.segment_ids)
         embedded = layers.embed(params["embedding"], batch.ids, self.encoder.dtype)
 
-        encoded = self._local(self.encoder, params["encoder"], embedded, batch.positions, read, causal=False)
+        encoded, encodes = self._local(self.encoder, params["encoder"], embedded, batch.positions, read, causal=False)
         W = self.max_words(batch.ids.shape[1])
         at, filled = first_marked(is_end, W)
         vectors = layers.project(take_positions(encoded, at), params["to_word"])
@@ -137,13 +137,16 @@ class Hat(LanguageSystem):
         own = take_positions(segments, slot) == batch.segment_ids
         first = take_positions(predicted, slot) * own[..., None]
         inputs = jnp.where(is_end[..., None], first, embedded)
-        decoded = self._local(self.decoder, params["decoder"], inputs, batch.positions, written, causal=True)
-        overflow = jnp.sum((ends > W) * batch.loss_mask)
+        decoded, decodes = self._local(self.decoder, params["decoder"], inputs, batch.positions, written, causal=True)
+        overflow = jnp.sum(((ends > W) | ~encodes | ~decodes) * batch.loss_mask)
         return self._readout(params, decoded, word_bytes), overflow
 
     def _local(self, spec, params, x, positions, word, *, causal):
-        attend = functools.partial(local_attention, segment_ids=word, block=self.block, causal=causal)
-        return transformer(spec, params, x, positions, attend)
+        return word_stack(spec, params, x, positions, word, causal=causal, **self._words)
+
+    @property
+    def _words(self) -> dict[str, int]:
+        return {"longest": self.cap + 1, "block": self.block}
 
     def _readout(self, params: Params, hidden: jax.Array, word_bytes: jax.Array) -> jax.Array:
         """Logits [B, T, V]; a word that holds `cap` bytes can only end."""
@@ -175,7 +178,7 @@ class Hat(LanguageSystem):
             inside = (jnp.arange(self.block) <= state["length"][:, None]).astype(jnp.int32)
             # Slot 0 belongs to the word vector once a word has ended; the encoder reads what follows it.
             inside = inside.at[:, 0].multiply((state["words"] == 0).astype(jnp.int32))
-            encoded = self._local(self.encoder, params["encoder"], x, jnp.arange(self.block), inside, causal=False)
+            encoded, _ = self._local(self.encoder, params["encoder"], x, jnp.arange(self.block), inside, causal=False)
             vector = layers.project(encoded[rows, state["length"]][:, None], params["to_word"])
             hidden, cache = transformer_step(self.backbone, params["backbone"], vector, state["words"], state["cache"])
             first = layers.project(hidden[:, 0], params["to_bytes"]).astype(x.dtype)
@@ -192,7 +195,7 @@ class Hat(LanguageSystem):
         x = x.at[:, 0].set(jnp.where((words > 0)[:, None], first, x[:, 0]))
         positions = jnp.arange(self.block)
         inside = (positions <= length[:, None]).astype(jnp.int32)
-        decoded = self._local(self.decoder, params["decoder"], x, positions, inside, causal=True)
+        decoded, _ = self._local(self.decoder, params["decoder"], x, positions, inside, causal=True)
         word_bytes = length + (words == 0)
         logits = self._readout(params, decoded[rows, length][:, None], word_bytes[:, None])[:, 0]
         state = {"cache": cache, "words": words, "symbols": symbols, "length": length + 1, "first": first}
@@ -203,8 +206,7 @@ class Hat(LanguageSystem):
         W = self.max_words(length)
         wide, local = self.backbone, self.encoder.width
         total = transformer_flops(wide, batch_size, W, attention_cost(wide, batch_size, W))
-        for spec, neighbours in ((self.encoder, 3), (self.decoder, 2)):
-            scores = window_cost(spec, batch_size, length, self.block, neighbours)
-            total += transformer_flops(spec, batch_size, length, scores)
+        for spec, causal in ((self.encoder, False), (self.decoder, True)):
+            total += word_stack_flops(spec, batch_size, length, causal=causal, **self._words)
         maps = 2.0 * batch_size * W * wide.width * local * 2
         return total + maps + 2.0 * batch_size * length * self.vocab_size * local

@@ -27,7 +27,7 @@ from tokjax.core.registry import systems
 from tokjax.core.spec import check
 from tokjax.core.types import Batch, Params
 from tokjax.nn import layers
-from tokjax.nn.attention import attention, local_attention
+from tokjax.nn.attention import attention
 from tokjax.nn.packing import first_marked, take_positions, widen_marks
 from tokjax.nn.param import Param, fan_in
 from tokjax.nn.transformer import (
@@ -38,8 +38,8 @@ from tokjax.nn.transformer import (
     transformer,
     transformer_flops,
     transformer_step,
-    window_cost,
 )
+from tokjax.nn.word_stack import word_stack, word_stack_flops
 from tokjax.objectives.language import LanguageSystem
 from tokjax.text.word_units import LEARN_YOUR_TOKENS
 
@@ -123,7 +123,7 @@ class WordPooled(LanguageSystem):
 
         prefix = layers.embed(params["prefix"], slots.copy, self.encoder.dtype)
         read = embedded + prefix * slots.is_mark[..., None]
-        encoded = self._local(self.encoder, params["encoder"], read, slots.place, slots.read, causal=False)
+        encoded, encodes = self._local(self.encoder, params["encoder"], read, slots.place, slots.read, causal=False)
         at, filled = first_marked(is_mark, W)
         segments = take_positions(batch.segment_ids, at) * filled
         first = take_positions(slots.own, at)[..., None] - (P - 1)
@@ -136,13 +136,13 @@ class WordPooled(LanguageSystem):
         source = take_positions(word, slots.symbol) * P + slots.copy
         before = take_positions(predicted, source) * take_positions(same, slots.symbol)[..., None]
         inputs = jnp.where(slots.is_mark[..., None], before.astype(embedded.dtype), embedded)
-        decoded = self._local(self.decoder, params["decoder"], inputs, slots.place, slots.written, causal=True)
-        overflow = jnp.sum((slots.marks > W) * batch.loss_mask)
+        decoded, decodes = self._local(self.decoder, params["decoder"], inputs, slots.place, slots.written, causal=True)
+        fits = take_positions(encodes & decodes, slots.own)
+        overflow = jnp.sum(((slots.marks > W) | ~fits) * batch.loss_mask)
         return self._readout(params, take_positions(decoded, slots.own), slots.units), overflow
 
     def _local(self, spec, params, x, positions, word, *, causal):
-        attend = functools.partial(local_attention, segment_ids=word, block=self.block, causal=causal)
-        return transformer(spec, params, x, positions, attend)
+        return word_stack(spec, params, x, positions, word, causal=causal, longest=self.block, block=self.block)
 
     def _backbone(self, params: Params, pooled: jax.Array, segments: jax.Array) -> jax.Array:
         """What the backbone predicts at each prefix token, [B, W P, D] to the same."""
@@ -217,8 +217,7 @@ class WordPooled(LanguageSystem):
         slots = length + (P - 1) * W
         wide, local = self.backbone, self.encoder.width
         total = transformer_flops(wide, batch_size, W * P, attention_cost(wide, batch_size, W * P))
-        for spec, neighbours in ((self.encoder, 3), (self.decoder, 2)):
-            scores = window_cost(spec, batch_size, slots, self.block, neighbours)
-            total += transformer_flops(spec, batch_size, slots, scores)
+        for spec, causal in ((self.encoder, False), (self.decoder, True)):
+            total += word_stack_flops(spec, batch_size, slots, longest=self.block, block=self.block, causal=causal)
         maps = 2.0 * batch_size * W * P * wide.width * local * 2
         return total + maps + 2.0 * batch_size * length * self.vocab_size * local

@@ -1,0 +1,93 @@
+"""What runs where: a kernel only where it compiles, XLA elsewhere, and one warning that says why."""
+
+import warnings
+
+import jax
+import pytest
+
+from tokjax.core import platform
+from tokjax.core.errors import SpecError
+from tokjax.kernels import dispatch
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretends that the machine has a platform, and forgets what was tried."""
+    monkeypatch.setattr(dispatch, "_failures", {})
+    return lambda name: monkeypatch.setattr(jax, "default_backend", lambda: name)
+
+
+class Tried:
+    def __init__(self, error=None):
+        self.error, self.times = error, 0
+
+    def __call__(self):
+        self.times += 1
+        if self.error:
+            raise self.error
+
+
+def choose(asked, tried, *, unsupported=None, shapes=(8, 8)):
+    return dispatch.choose("op", asked, unsupported=lambda where: unsupported, trial=tried, shapes=shapes)
+
+
+def test_a_cpu_takes_xla_and_interprets_a_kernel_only_when_asked():
+    tried = Tried()
+    assert choose(None, tried) == "xla" and choose("pallas", tried) == "pallas" and choose("xla", tried) == "xla"
+    assert tried.times == 0
+
+
+def test_a_kernel_that_compiles_is_taken_and_tried_once_for_its_shapes(machine):
+    machine("tpu")
+    tried = Tried()
+    assert [choose(None, tried), choose(None, tried), choose("pallas", tried)] == ["pallas"] * 3
+    assert tried.times == 1
+    assert choose(None, tried, shapes=(16, 8)) == "pallas" and tried.times == 2
+
+
+def test_one_that_fails_to_compile_is_named_once_and_xla_runs(machine):
+    machine("tpu")
+    tried = Tried(NotImplementedError("Unimplemented primitive: cumsum\nmore"))
+    with pytest.warns(
+        UserWarning, match=r"op: .* XLA runs instead \(NotImplementedError: Unimplemented primitive: cumsum\)"
+    ):
+        assert choose(None, tried) == "xla"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose(None, tried) == "xla"
+    assert tried.times == 1
+    with pytest.raises(SpecError, match=r"'pallas' cannot run op here: NotImplementedError: .*; use 'xla', or None"):
+        choose("pallas", tried)
+
+
+def test_shapes_that_it_does_not_take_need_no_trial(machine):
+    machine("tpu")
+    tried = Tried()
+    assert choose(None, tried, unsupported="too wide") == "xla"
+    with pytest.raises(SpecError, match="cannot run op here: too wide"):
+        choose("pallas", tried, unsupported="too wide")
+    assert tried.times == 0
+
+
+def test_old_versions_and_gpus_are_named(machine, monkeypatch):
+    machine("gpu")
+    monkeypatch.setattr(jax.version, "__version_info__", (0, 10, 2))
+    with pytest.raises(SpecError, match=r"kernels for GPUs need jax 0.11 or newer"):
+        choose("pallas", Tried())
+    monkeypatch.setattr(jax.version, "__version_info__", (0, 11, 2))
+    with pytest.raises(SpecError, match="need Hopper or newer, this is a "):
+        choose("pallas", Tried())
+    assert choose(None, Tried()) == "xla"
+
+
+def test_for_a_chip_that_is_not_here_the_kernel_is_taken_untried():
+    tried = Tried()
+    with platform.compiling_for("tpu"):
+        assert platform.target() == "tpu"
+        assert choose(None, tried) == "pallas"
+    assert tried.times == 0 and platform.target() == jax.default_backend()
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(SpecError, match=r"implementation: got 'palas'. Did you mean 'pallas'?"):
+        choose("palas", Tried())

@@ -1,0 +1,86 @@
+"""Which form of an operation runs: by platform, shapes and version of JAX, and plain XLA where nothing better can.
+
+A kernel is chosen automatically only where it compiles: each is tried once for its shapes, and one that fails is named
+in a warning and replaced by XLA.
+"""
+
+import warnings
+from collections.abc import Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+
+import jax
+
+from tokjax.core import platform
+from tokjax.core.errors import SpecError, nearest
+
+_MOSAIC_GPU = (0, 11)  # kernels for NVIDIA GPUs are written against Mosaic GPU as it is from this version of JAX on
+_HOPPER = 9.0  # and for this compute capability
+
+_failures: dict[Hashable, str | None] = {}  # (operation, shapes) -> why its kernel does not compile here, or None
+
+
+def choose(
+    operation: str,
+    asked: str | None,
+    *,
+    unsupported: Callable[[str], str | None],
+    trial: Callable[[], object],
+    shapes: Hashable,
+    others: tuple[str, ...] = (),
+) -> str:
+    """Returns the implementation of `operation` to run: `xla`, `pallas`, or one of `others` that was asked for.
+
+    Args:
+      operation: its name, for messages.
+      asked: what the caller wants; None chooses by platform, shapes and version.
+      unsupported: platform -> why the kernel cannot take these shapes there, or None.
+      trial: compiles the kernel for these shapes, on the machine at hand, or raises.
+      shapes: what `trial` depends on; it runs once for each.
+      others: implementations that are never chosen automatically.
+
+    Raises:
+      SpecError: an unknown implementation, or a kernel that was asked for and cannot run.
+    """
+    known = ("xla", "pallas", *others)
+    if asked is not None and asked not in known:
+        raise SpecError(f"implementation: got {asked!r}.{nearest(asked, known)}")
+    if asked not in (None, "pallas"):
+        return asked
+    where = platform.target()
+    if where == "cpu":
+        return asked or "xla"  # a CPU only interprets kernels, which is for tests, and slow
+    reason = _unsuited(where) or unsupported(where)
+    if reason is None and where == jax.default_backend():
+        reason = _why_it_fails(operation, trial, (operation, shapes), warn=asked is None)
+    if reason is None:
+        return "pallas"
+    if asked is None:
+        return "xla"
+    raise SpecError(f"implementation: 'pallas' cannot run {operation} here: {reason}; use 'xla', or None to choose.")
+
+
+def _unsuited(where: str) -> str | None:
+    """Returns why no kernel runs on the platform `where`, or None."""
+    if where != "gpu":
+        return None
+    if jax.version.__version_info__[:2] < _MOSAIC_GPU:
+        return f"kernels for GPUs need jax {'.'.join(map(str, _MOSAIC_GPU))} or newer, this is {jax.__version__}"
+    if where == jax.default_backend() and float(getattr(jax.devices()[0], "compute_capability", 0)) < _HOPPER:
+        return f"kernels for GPUs need Hopper or newer, this is a {jax.devices()[0].device_kind}"
+    return None
+
+
+def _why_it_fails(operation: str, trial: Callable[[], object], key: Hashable, *, warn: bool) -> str | None:
+    if key not in _failures:
+        # In a thread of its own the trial is under no mesh and no trace of the caller's.
+        with ThreadPoolExecutor(1) as thread:
+            error = thread.submit(trial).exception()
+        _failures[key] = None if error is None else _first_line(error)
+        if error is not None and warn:
+            message = f"{operation}: its kernel does not compile here, XLA runs instead ({_failures[key]})"
+            warnings.warn(message, stacklevel=3)
+    return _failures[key]
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"

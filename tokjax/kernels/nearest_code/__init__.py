@@ -1,0 +1,1 @@
+"""The index of the nearest code, without the matrix of distances."""

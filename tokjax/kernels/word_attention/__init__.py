@@ -1,0 +1,1 @@
+"""Attention within words that never straddle a block of slots."""
