@@ -54,6 +54,11 @@ def test_markdown_tables_have_equal_rows():
         assert len(rows) == lines and {row.count(" | ") for row in rows} == {columns - 1}
 
 
+def test_rows_without_a_seed_are_of_no_seed():
+    timed = {"part": "time", "milliseconds": 1.0}
+    assert measured(Result([*ROWS, timed], (), ENVIRONMENT)).startswith("2 seeds on 2 CPU cores")
+
+
 def test_the_machine_is_named_by_its_device():
     assert machine(ENVIRONMENT).startswith("2 CPU cores, Python")
     gpu = ENVIRONMENT | {"platform": "gpu", "device": "NVIDIA H100", "devices": 8}

@@ -85,7 +85,7 @@ def _markdown(head: Sequence[str], rule: Sequence[str], lines: Iterable[Sequence
 
 def measured(result: Result) -> str:
     """Returns "3 seeds on 2 CPU cores", versions and date."""
-    seeds = plural(len({row["seed"] for row in result.rows}), "seed")
+    seeds = plural(len({row["seed"] for row in result.rows if "seed" in row}), "seed")  # timed rows have none
     return f"{seeds} on {machine(result.environment)}"
 
 
