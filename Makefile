@@ -3,14 +3,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 JOBS ?= 2
+EXTRAS ?= dev
+NEWEST ?= python3.12
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: help env demo test test-slow lint docs benchmarks clean
+.PHONY: help env demo test test-slow kernels lint docs benchmarks clean
 
 help:
 	@echo 'make demo        install, then compare bytes, BPE and words on this Python'\''s own documentation (demo/report.html)'
 	@echo 'make test        install, then run the tests'
 	@echo 'make test-slow   run the tests marked slow'
+	@echo 'make kernels     compile the kernels for TPUs and H100s that are not here, on $(NEWEST) (2 GB of compilers)'
 	@echo 'make lint        formatter, linter, types, generated documentation up to date'
 	@echo 'make docs        write the generated parts of docs/ and README.md'
 	@echo 'make benchmarks  run every benchmark (needs the peers: pip install .[bench])'
@@ -21,17 +24,21 @@ $(VENV)/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tokjax needs Python 3.11 or newer; call make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	@touch $@
 
 demo: env
 	$(BIN)/tokjax compare --source pydocs --systems bytes,bpe:2048,hat --budget 4e11flops --scale smoke --seeds 3 --out demo
 
 test: env
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow'
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
 
 test-slow: env
-	$(BIN)/python -m pytest -n $(JOBS) -m slow
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
+
+kernels:
+	$(MAKE) env VENV=.venv-newest PYTHON=$(NEWEST) EXTRAS=dev,compile,tokamax
+	.venv-newest/bin/python -m pytest tests/kernels tests/nn/test_attention.py
 
 lint: env
 	$(BIN)/ruff format --check .
@@ -43,7 +50,7 @@ docs: env
 	$(BIN)/python docs/generate.py
 
 benchmarks: env
-	for script in splitter bpe compiled neural_coding codec startup train_step quantizers; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in splitter bpe compiled neural_coding codec startup train_step quantizers kernels; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 clean:
 	rm -rf .venv .venv-newest demo build dist *.egg-info

@@ -166,11 +166,29 @@ def documents() -> dict[Path, str]:
     found = {name: Result.read(_stored(name)) for name in studies if _stored(name).exists()}
     texts = {path: path.read_text() for path in (ROOT / "docs").glob("*.md")}
     pages = {name: path for name in studies for path, text in texts.items() if f"<!-- {name} -->" in text}
-    return {
+    for name, path in pages.items():
+        texts[path] = _fill(texts[path], name, _study(name, found.get(name)))
+    kernels = ROOT / "docs" / "kernels.md"
+    for name in ("programs", "without_kernels"):
+        texts[kernels] = _fill(texts[kernels], name, _rows_table(name))
+    return texts | {
         ROOT / "README.md": readme,
         ROOT / "docs" / "papers.md": papers_markdown(found, {name: path.name for name, path in pages.items()}),
-        **{path: _fill(texts[path], name, _study(name, found.get(name))) for name, path in pages.items()},
     }
+
+
+def _rows_table(benchmark: str) -> str:
+    """A stored benchmark as a table of all its rows, and where it was made."""
+    stored = json.loads((RESULTS / f"{benchmark}.json").read_text())
+    rows = stored["rows"]
+    head = [key.replace("_", " ").replace(" gib", ", GiB").replace(" mib", ", MiB") for key in rows[0]]
+    lines = [head, ["---"] * len(head), *([_cell(row[key]) for key in rows[0]] for row in rows)]
+    made = f"jax {stored['environment']['versions']['jax']}, {stored['environment']['date']}"
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\nCompiled with {made}.\n"
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(f"{key} {part:,}" for key, part in value.items()) if isinstance(value, dict) else str(value)
 
 
 def main() -> int:

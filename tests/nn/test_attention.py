@@ -1,5 +1,7 @@
 """Attention: every implementation against float64 NumPy, and what no implementation may do."""
 
+import importlib.util
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -21,7 +23,8 @@ from tokjax.nn.attention import (
 
 # Sums of at most a few dozen float32 products of order one: a few times 1e-7 each; ten times that is allowed.
 TOLERANCE = {"rtol": 1e-5, "atol": 5e-6}
-EXACT = ("xla", "blocks")
+TOKAMAX = importlib.util.find_spec("tokamax") is not None
+EXACT = ("xla", "blocks", *(["tokamax"] if TOKAMAX else []))
 
 
 @pytest.fixture(autouse=True)
@@ -256,3 +259,10 @@ def test_refusals_name_the_fault():
         attention(q, k[..., :3], v)
     with pytest.raises(SpecError, match="at least 1"):
         sliding_window_attention(q, k, v, segment_ids=segments(11), window=0)
+
+
+@pytest.mark.skipif(TOKAMAX, reason="tokamax is installed")
+def test_a_library_that_is_not_installed_is_named():
+    q, k, v, _ = draw()
+    with pytest.raises(SpecError, match=r"'tokamax' is not installed .*pip install 'tokjax\[tokamax\]'"):
+        attention(q, k, v, implementation="tokamax")

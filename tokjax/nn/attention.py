@@ -5,7 +5,9 @@ In every function a query that sees no key (padding) returns zeros and sends no 
 """
 
 import functools
+import importlib
 import math
+from collections.abc import Callable
 from typing import Literal, get_args
 
 import jax
@@ -13,8 +15,9 @@ import jax.numpy as jnp
 
 from tokjax.core import platform
 from tokjax.core.errors import SpecError, nearest
+from tokjax.sharding import over_mesh
 
-Implementation = Literal["xla", "blocks", "cudnn"]
+Implementation = Literal["xla", "blocks", "cudnn", "tokamax"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 QUERY_BLOCK = 128  # queries per causal block: smaller wastes less of the triangle but makes the matmuls slower
 _MASKED = -1e30  # the score of an unseen key
@@ -41,8 +44,9 @@ def attention(
       segment_ids: int32 [B, T] or None. Positions of different segments never see one another; 0 is padding.
       causal: whether a position sees only itself and what comes before.
       implementation: 'xla' is dense; 'blocks' skips the blocks above the diagonal and rebuilds the softmax in the
-        backward pass (it is dense when not causal); 'cudnn' needs an NVIDIA GPU and 16-bit inputs. None chooses by
-        platform and shape. 'blocks' has no forward-mode derivative.
+        backward pass (it is dense when not causal); 'cudnn' needs an NVIDIA GPU and 16-bit inputs; 'tokamax' is a flash
+        kernel for TPUs and NVIDIA GPUs (extra `tokamax`, Python 3.12), and plain XLA where it has none. None chooses
+        among the first two by platform and shape. 'blocks' has no forward-mode derivative.
 
     Returns:
       [B, T, H, K] in q's dtype.
@@ -56,6 +60,8 @@ def attention(
         raise SpecError(f"implementation: got {chosen!r}.{nearest(chosen, IMPLEMENTATIONS)}")
     if chosen == "cudnn":
         return _cudnn(q, k, v, segment_ids, causal)
+    if chosen == "tokamax":
+        return _tokamax(q, k, v, segment_ids, causal)
     if chosen == "blocks" and causal:
         return _causal_blocks(q, k, v, segment_ids)
     return _attend(q, k, v, _visible(segment_ids, q.shape[1], causal))
@@ -190,12 +196,39 @@ def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | No
             f"implementation: 'cudnn' needs an NVIDIA GPU and bfloat16 or float16 inputs, got {q.dtype} on "
             f"{platform.target()}; use 'xla', or None to choose by platform."
         )
+    attend = functools.partial(jax.nn.dot_product_attention, implementation="cudnn")
+    return _of_library(attend, q, k, v, segment_ids, causal)
+
+
+def _tokamax(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None, causal: bool) -> jax.Array:
+    try:
+        tokamax = importlib.import_module("tokamax")
+    except ImportError as error:
+        raise SpecError(
+            f"implementation: 'tokamax' is not installed ({error}); pip install 'tokjax[tokamax]' on Python 3.12 or "
+            "newer, or use 'xla'."
+        ) from error
+    heads = ("batch", None, "kv_heads", None)
+    attend = functools.partial(_of_library, tokamax.dot_product_attention, causal=causal)
     if segment_ids is None:
-        return jax.nn.dot_product_attention(q, k, v, is_causal=causal, implementation="cudnn")
+        return over_mesh(functools.partial(attend, segment_ids=None), (heads, heads, heads), heads)(q, k, v)
+    return over_mesh(attend, (heads, heads, heads, ("batch", None)), heads)(q, k, v, segment_ids)
+
+
+def _of_library(
+    attend: Callable[..., jax.Array],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array | None,
+    causal: bool,
+) -> jax.Array:
+    """Attention by a function with the arguments of `jax.nn.dot_product_attention`."""
+    if segment_ids is None:
+        return attend(q, k, v, is_causal=causal)
     # Padding sees itself, so that no row of the kernel's softmax is empty, and is blanked afterwards.
     mask = _same_segment(segment_ids, segment_ids) | jnp.eye(q.shape[1], dtype=bool)
-    out = jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], is_causal=causal, implementation="cudnn")
-    return jnp.where((segment_ids != 0)[..., None, None], out, 0)
+    return jnp.where((segment_ids != 0)[..., None, None], attend(q, k, v, mask=mask[:, None], is_causal=causal), 0)
 
 
 def _block_ranges(length: int) -> list[tuple[int, int]]:

@@ -64,7 +64,7 @@ def programs(system: System, optimizer: OptimizerSpec, mesh: Mesh) -> Programs:
 def _programs(system: System, optimizer: OptimizerSpec, mesh: Mesh) -> Programs:
     transform = make_transform(optimizer, decay_mask(system.declare()))
     init = initializer(system, transform, ema=optimizer.ema_decay is not None)
-    shapes = jax.eval_shape(init, jax.random.key(0))
+    shapes = jax.eval_shape(lambda: init(jax.random.key(0)))
     shardings = state_shardings(system, transform, shapes, mesh)
     return Programs(
         state=jax.tree.map(lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings),

@@ -231,7 +231,7 @@ def backward(
     inputs = (_tile(q.dtype, stages, BLOCK, K),) * 4 + (plgpu.SMEM((stages, BLOCK), jnp.int32),) * 2
     squares, slots_row = (_tile(q.dtype, BLOCK, BLOCK),) * 2, plgpu.SMEM((BLOCK,), jnp.int32)
     ready, met = plgpu.Barrier(num_arrivals=2 * len(inputs), num_barriers=stages), plgpu.Barrier(num_arrivals=2)
-    return plgpu.kernel(
+    d_q, d_k, d_v = plgpu.kernel(
         program,
         out_type=[jax.ShapeDtypeStruct(x.shape, x.dtype) for x in (q, k, v)],
         scratch_types=[(*inputs, *squares, slots_row, ready, met)],
@@ -241,6 +241,7 @@ def backward(
         thread_name="half",
         **_options(interpret),
     )(q, k, v, query_ids, key_ids, d_out)
+    return d_q, d_k, d_v
 
 
 def _weights(q, k, query_ids, key_ids, order):

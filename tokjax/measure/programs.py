@@ -1,0 +1,118 @@
+"""What a compiled program needs of a device and sends between devices, read off the program itself."""
+
+import dataclasses
+import math
+import re
+from collections import Counter
+from typing import Any
+
+_BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "f64": 8}
+COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\{$")
+_OPERATION = re.compile(r"^(?:ROOT )?%?[\w.-]+ = (\(.*?\)|\S+) ([\w-]+)\(")
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+_CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.-]+)|branch_computations=\{([^}]*)\}")
+_TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_CONDITION = re.compile(r"condition=%?([\w.-]+)")
+_INTEGER = re.compile(r" = [su]32\[\]\S* constant\((\d+)\)")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProgramCost:
+    """What each device needs for one run of a compiled program.
+
+    Attributes:
+      argument_bytes: of what goes in: parameters, optimizer state, batch.
+      temporary_bytes: largest size of what exists only meanwhile.
+      collective_bytes: bytes of the results of each kind of collective, loops counted as often as they run.
+      collectives: how many of each kind run.
+    """
+
+    argument_bytes: int
+    temporary_bytes: int
+    collective_bytes: dict[str, int]
+    collectives: dict[str, int]
+
+
+def program_cost(compiled: Any) -> ProgramCost:
+    """Returns the cost of a `jax.stages.Compiled`.
+
+    A reduce-scatter is counted by its result too, 1 / devices of what it reads.
+    """
+    memory = compiled.memory_analysis()
+    sizes, counts = collectives(compiled.as_text())
+    return ProgramCost(
+        argument_bytes=memory.argument_size_in_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        collective_bytes=sizes,
+        collectives=counts,
+    )
+
+
+def collectives(text: str) -> tuple[dict[str, int], dict[str, int]]:
+    """Returns the bytes of the results of the collectives in an optimized HLO program, and their number, by kind.
+
+    The body of a loop counts as often as it runs: what XLA notes of it or, where it notes nothing, the one whole number
+    that its condition holds; once where there are several.
+    """
+    own: dict[str, Counter] = {}
+    numbers: dict[str, Counter] = {}
+    calls: dict[str, list[tuple[str, int]]] = {}
+    entry = name = ""
+    bounds = _loop_bounds(text)
+    for line in text.splitlines():
+        start = _COMPUTATION.match(line)
+        if start:
+            name = start[1]
+            own[name], numbers[name], calls[name] = Counter(), Counter(), []
+            entry = name if line.startswith("ENTRY") else entry
+            continue
+        found = _OPERATION.match(line.strip())
+        if not found or not name:
+            continue
+        result, operation = found.groups()
+        kind = operation.removesuffix("-start")
+        if kind in COLLECTIVES:
+            arrays = _ARRAY.findall(result)
+            if operation.endswith("-start"):  # its result holds its operands before what it gives, and perhaps flags
+                arrays = [(dtype, shape) for dtype, shape in arrays if dtype != "u32" or shape]
+                arrays = arrays[len(arrays) // 2 :]
+            own[name][kind] += sum(_size(dtype, shape) for dtype, shape in arrays)
+            numbers[name][kind] += 1
+        trips = _trips(line, bounds) if operation == "while" else 1
+        for called, branches in _CALLED.findall(line):
+            calls[name] += [(each.strip(" %"), trips) for each in (called or branches).split(",")]
+    return dict(_total(entry, own, calls, {})), dict(_total(entry, numbers, calls, {}))
+
+
+def _loop_bounds(text: str) -> dict[str, int]:
+    """Returns the whole number that each computation holds, of those that hold one."""
+    found: dict[str, list[int]] = {}
+    name = ""
+    for line in text.splitlines():
+        start, number = _COMPUTATION.match(line), _INTEGER.search(line)
+        name = start[1] if start else name
+        if number:
+            found.setdefault(name, []).append(int(number[1]))
+    return {name: numbers[0] for name, numbers in found.items() if len(numbers) == 1}
+
+
+def _trips(line: str, bounds: dict[str, int]) -> int:
+    noted, condition = _TRIPS.search(line), _CONDITION.search(line)
+    if noted:
+        return int(noted[1])
+    return bounds.get(condition[1], 1) if condition else 1
+
+
+def _total(name: str, own: dict[str, Counter], calls: dict[str, list[tuple[str, int]]], known: dict) -> Counter:
+    if name not in known:
+        total = Counter(own.get(name, {}))
+        for called, trips in calls.get(name, ()):
+            for kind, amount in _total(called, own, calls, known).items():
+                total[kind] += trips * amount
+        known[name] = total
+    return known[name]
+
+
+def _size(dtype: str, shape: str) -> int:
+    return _BYTES.get(dtype, 4) * math.prod(int(n) for n in shape.split(",") if n)
