@@ -2,6 +2,7 @@
 
 import os
 
+import jax
 import pytest
 
 os.environ.setdefault("XLA_FLAGS", "--xla_gpu_autotune_level=0")  # autotuning needs the GPU it tunes for
@@ -14,6 +15,15 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("compiled for chips that are not here")
         for line in lines:
             terminalreporter.write_line(line)
+
+
+@pytest.fixture(autouse=True)
+def no_cache_of_programs():
+    """What is compiled for another chip is compiled here and now, so that its compiler has its say."""
+    enabled = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    yield
+    jax.config.update("jax_enable_compilation_cache", enabled)
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_word_attention_takes_no_memory_but_its_arrays(devices, groups, width, c
     built = [build(devices, forward, *shapes[:-1]), build(devices, backward, *shapes)]
     sizes = [mebibytes(one) for one in built]
     assert max(sizes) < 1, sizes  # the scores of one head alone are 256 MiB
-    assert spills() in ([], [0, 0])
+    assert spills() == ([0, 0] if platform_of(devices) == "gpu" else [])
     compiled(
         f"word attention, K={width}{', causal' if causal else ''}: {devices[0].device_kind}, forward and backward, "
         f"{max(sizes):.2f} MiB of temporary memory{', no spills' if platform_of(devices) == 'gpu' else ''}"
@@ -102,7 +102,7 @@ def test_nearest_codes_take_no_memory_but_pieces_of_vectors(devices, codes, widt
     size = mebibytes(build(devices, find, ((N, width), jnp.dtype(precision)), ((codes, width), jnp.dtype(precision))))
     # Vectors and codes in three pieces of 16 bits, of at least 16 channels: all distances would be gigabytes.
     assert size < 1 + 3 * 2 * (N + codes) * max(width, 16) / MIB
-    assert spills() in ([], [0])
+    assert spills() == ([0] if platform_of(devices) == "gpu" else [])
     form = "kernel, no spills" if platform_of(devices) == "gpu" else "XLA"
     compiled(f"nearest of {codes} codes, D={width}, {precision}: {devices[0].device_kind}, {form}, {size:.1f} MiB")
 
@@ -159,7 +159,7 @@ def test_on_a_mesh_each_device_does_its_own_part(devices, compiled):
 @pytest.fixture
 def spills(capfd, monkeypatch):
     """Returns the bytes that each GPU kernel compiled so far in this test spills to memory."""
-    monkeypatch.setenv("MOSAIC_GPU_DUMP_PTXAS", "1")
+    monkeypatch.setenv("MOSAIC_GPU_DUMP_PTXAS", "1")  # the compiler then says so, and only where it compiles anew
     return lambda: [int(stores) for stores in re.findall(r"(\d+) bytes spill stores", capfd.readouterr().out)]
 
 
