@@ -17,6 +17,7 @@ from tokjax.text import fit_tokenizer
 FEW = ("train.steps=2", "train.eval_every=2", "optimizer.warmup_steps=1", "data.eval_bytes=1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["equal_info:token_bits=8", "ac:token_bits=8"])
 def test_compressed_text_is_sampled_whatever_the_number_of_steps(tmp_path, name):
     config = override(contender(name, source="pydocs", scale="smoke").config, (*FEW, "data.length=32"))

@@ -80,12 +80,15 @@ def test_old_versions_and_gpus_are_named(machine, monkeypatch):
     assert choose(None, Tried()) == "xla"
 
 
-def test_for_a_chip_that_is_not_here_the_kernel_is_taken_untried():
+def test_for_a_chip_that_is_not_here_the_kernel_is_taken_untried(monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(jax, "clear_caches", lambda: forgotten.append(platform.target()))
     tried = Tried()
     with platform.compiling_for("tpu"):
         assert platform.target() == "tpu"
         assert choose(None, tried) == "pallas"
     assert tried.times == 0 and platform.target() == jax.default_backend()
+    assert len(forgotten) == 2  # what was traced before for here, and in between for there
 
 
 def test_unknown_names_are_refused():

@@ -249,6 +249,7 @@ def test_resizing_keeps_constants_and_means():
     np.testing.assert_allclose(ours[:, 4:-4, 4:-4], theirs[:, 4:-4, 4:-4], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_scale_adds_detail():
     spec, params, state = made("multiscale:scales=1,2,4:smoothing=0/vq:codes=32:update=ema:init=kmeans:decay=0.5", 2)
     x = jax.random.normal(KEY, (40, 4, 4, 2)) + 3 * jax.random.normal(jax.random.key(9), (40, 1, 1, 2))

@@ -210,6 +210,7 @@ def test_paper_recipe_is_of_base_size():
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count(system.declare())
 
 
+@pytest.mark.slow
 def test_training_learns_and_loads(tmp_path):
     """Words get cheaper; what is loaded is what was trained; equal documents have equal states."""
     text = tmp_path / "text.txt"

@@ -30,7 +30,14 @@ def batch(pixels=PIXELS, mask=None):
     return ImageBatch(pixels=pixels, labels=jnp.zeros(len(pixels), jnp.int32), mask=mask)
 
 
-@pytest.mark.parametrize("quantizer", ["vq:codes=32", "fsq:levels=5,5,4,3", "multiscale:scales=1,2,4,8/vq:codes=32"])
+@pytest.mark.parametrize(
+    "quantizer",
+    [
+        "fsq:levels=5,5,4,3",
+        pytest.param("vq:codes=32", marks=pytest.mark.slow),
+        pytest.param("multiscale:scales=1,2,4,8/vq:codes=32", marks=pytest.mark.slow),
+    ],
+)
 def test_codes_decode_to_what_training_saw_and_padding_counts_for_nothing(quantizer):
     system = build_image_tokenizer(SYSTEM | {"quantizer": quantizer})
     params, state = materialize(system.declare(), KEY), system.init_state(KEY)
