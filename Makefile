@@ -38,7 +38,7 @@ test-slow: env
 
 kernels:
 	$(MAKE) env VENV=.venv-newest PYTHON=$(NEWEST) EXTRAS=dev,compile,tokamax
-	.venv-newest/bin/python -m pytest tests/kernels tests/nn/test_attention.py
+	.venv-newest/bin/python -m pytest -n $(JOBS) tests/kernels tests/nn/test_attention.py
 
 lint: env
 	$(BIN)/ruff format --check .
