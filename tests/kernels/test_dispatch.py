@@ -3,11 +3,14 @@
 import warnings
 
 import jax
+import jax.numpy as jnp
 import pytest
 
 from tokjax.core import platform
 from tokjax.core.errors import SpecError
 from tokjax.kernels import dispatch
+from tokjax.kernels.nearest_code import pallas_tpu
+from tokjax.kernels.nearest_code.api import nearest
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_old_versions_and_gpus_are_named(machine, monkeypatch):
     with pytest.raises(SpecError, match=r"kernels for GPUs need jax 0.11 or newer"):
         choose("pallas", Tried())
     monkeypatch.setattr(jax.version, "__version_info__", (0, 11, 2))
-    with pytest.raises(SpecError, match="need Hopper or newer, this is a "):
+    with pytest.raises(SpecError, match="need NVIDIA's Hopper generation, this is a "):
         choose("pallas", Tried())
     assert choose(None, Tried()) == "xla"
 
@@ -94,3 +97,10 @@ def test_for_a_chip_that_is_not_here_the_kernel_is_taken_untried(monkeypatch):
 def test_unknown_names_are_refused():
     with pytest.raises(SpecError, match=r"implementation: got 'palas'. Did you mean 'pallas'?"):
         choose("palas", Tried())
+
+
+def test_the_kernel_that_is_tried_is_the_one_of_the_platform(machine, monkeypatch):
+    machine("tpu")
+    monkeypatch.setattr(pallas_tpu, "least", lambda *_, **__: 1 / 0)
+    with pytest.raises(SpecError, match="'pallas' cannot run nearest_code here: ZeroDivisionError"):
+        nearest(jnp.ones((4, 8)), jnp.ones((4, 8)), implementation="pallas")

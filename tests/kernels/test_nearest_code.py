@@ -7,9 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tokjax.core.errors import SpecError
 from tokjax.kernels.nearest_code import pallas_gpu, pallas_tpu
 from tokjax.kernels.nearest_code.api import largest_product, nearest
 from tokjax.kernels.nearest_code.reference import least_xla
+from tokjax.quantize.codebook import sum_by_code
 
 small = st.integers(1, 9)
 
@@ -105,3 +107,24 @@ def test_in_bfloat16_the_chosen_code_is_within_the_stated_bound(implementation):
     # The code chosen may seem nearer by its own error, and the nearest one farther by its.
     assert (cost[rows, found] - cost[rows, best] <= off[rows, found] + off[rows, best]).all()
     assert (found != best).any()  # rounding is felt, or this test would say nothing
+
+
+def test_sums_by_code_are_the_same_in_both_forms_whatever_masked_vectors_hold(monkeypatch):
+    z = jax.random.normal(jax.random.key(0), (50, 3)).at[7].set(jnp.nan)
+    codes = jax.random.randint(jax.random.key(1), (50,), 0, 6).at[7].set(-1)
+    mask = (jnp.arange(50) % 5 > 0) & (jnp.arange(50) != 7)
+    added = sum_by_code(z, codes, mask, 6)
+    monkeypatch.setattr("tokjax.core.platform.target", lambda: "tpu")
+    np.testing.assert_allclose(sum_by_code(z, codes, mask, 6), added, atol=1e-5)
+
+
+def test_an_axis_of_codes_that_splits_the_vectors_too_is_refused():
+    mesh = jax.sharding.AbstractMesh((2, 2), ("data", "fsdp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    x, codebook = jnp.ones((16, 8)), jnp.ones((32, 8))
+    with (
+        jax.sharding.use_abstract_mesh(mesh),
+        pytest.raises(SpecError, match="'embed' splits codes over fsdp, which splits"),
+    ):
+        jax.eval_shape(lambda x, codebook: nearest(x, codebook, codes_axis="embed"), x, codebook)
+    with pytest.raises(SpecError, match="no sharding rule for the axis 'vocabulary'"):
+        nearest(x, codebook, codes_axis="vocabulary")

@@ -14,7 +14,7 @@ from tokjax.core import platform
 from tokjax.core.errors import SpecError, nearest
 
 _MOSAIC_GPU = (0, 11)  # kernels for NVIDIA GPUs are written against Mosaic GPU as it is from this version of JAX on
-_HOPPER = 9.0  # and for this compute capability
+_HOPPER = "9."  # and for this compute capability, whose instructions neither older nor newer chips have
 
 _failures: dict[Hashable, str | None] = {}  # (operation, shapes) -> why its kernel does not compile here, or None
 
@@ -65,8 +65,10 @@ def _unsuited(where: str) -> str | None:
         return None
     if jax.version.__version_info__[:2] < _MOSAIC_GPU:
         return f"kernels for GPUs need jax {'.'.join(map(str, _MOSAIC_GPU))} or newer, this is {jax.__version__}"
-    if where == jax.default_backend() and float(getattr(jax.devices()[0], "compute_capability", 0)) < _HOPPER:
-        return f"kernels for GPUs need Hopper or newer, this is a {jax.devices()[0].device_kind}"
+    if where == jax.default_backend():
+        device = jax.devices()[0]
+        if not str(getattr(device, "compute_capability", "")).startswith(_HOPPER):
+            return f"kernels for GPUs need NVIDIA's Hopper generation, this is a {device.device_kind}"
     return None
 
 

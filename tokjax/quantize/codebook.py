@@ -22,8 +22,9 @@ def sum_by_code(z: jax.Array, codes: jax.Array, mask: jax.Array, size: int) -> j
     and the one-hot matrix is fused away, which would take N K numbers of a GPU's memory.
     """
     if platform.target() == "tpu":
-        chosen = jax.nn.one_hot(jnp.where(mask, codes, -1), size, dtype=jnp.float32)
-        return jnp.einsum("nk,nd->kd", chosen, z.astype(jnp.float32), precision=jax.lax.Precision.HIGHEST)
+        chosen = jax.nn.one_hot(codes, size, dtype=jnp.float32)
+        vectors = jnp.where(mask[:, None], z, 0.0).astype(jnp.float32)
+        return jnp.einsum("nk,nd->kd", chosen, vectors, precision=jax.lax.Precision.HIGHEST)
     return jnp.zeros((size, z.shape[-1]), jnp.float32).at[codes].add(jnp.where(mask[:, None], z, 0.0))
 
 

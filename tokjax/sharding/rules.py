@@ -177,6 +177,8 @@ def over_mesh(
 
 def mesh_axes(axis: str, size: int) -> tuple[str, ...]:
     """Returns the mesh axes over which `over_mesh` splits a dimension of a logical axis and a size; () for none."""
+    if axis not in RULES:
+        raise SpecError(f"no sharding rule for the axis {axis!r}.{nearest(axis, RULES)}")
     free = _automatic(jax.sharding.get_abstract_mesh())
     split = tuple(name for name in RULES[axis] if free.get(name, 1) > 1)
     return split if size % _parts(axis, free) == 0 else ()

@@ -3,12 +3,14 @@
 Letters: `N` vectors, `K` codes, `D` width.
 """
 
+from types import ModuleType
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from tokjax.core import platform
+from tokjax.core.errors import SpecError
 from tokjax.kernels import dispatch
 from tokjax.kernels.nearest_code import pallas_gpu, pallas_tpu
 from tokjax.kernels.nearest_code.reference import least_xla
@@ -80,13 +82,18 @@ def _least(
     x, codebook, offset = jax.lax.stop_gradient((x.astype(precision), codebook.astype(precision), offset))
     chosen = _choose(x, codebook, implementation)
     split = mesh_axes(codes_axis, len(codebook)) if codes_axis else ()
+    shared = set(split) & set(mesh_axes("batch", len(x)))
+    if shared:
+        raise SpecError(
+            f"codes_axis: {codes_axis!r} splits codes over {', '.join(sorted(shared))}, which splits the vectors too; "
+            "use an axis of its own, such as 'vocab', or None."
+        )
 
     def of_part(x: jax.Array, codebook: jax.Array, offset: jax.Array) -> jax.Array:
         if chosen == "xla":
             index, cost = least_xla(x, codebook, offset, tile=tile)
         else:
-            kernel = pallas_gpu if platform.target() == "gpu" else pallas_tpu
-            index, cost = kernel.least(x, codebook, offset, interpret=platform.target() == "cpu")
+            index, cost = _kernel_module().least(x, codebook, offset, interpret=platform.target() == "cpu")
         if not split:
             return index
         index += jax.lax.axis_index(split) * len(codebook)
@@ -97,14 +104,19 @@ def _least(
     return over_mesh(of_part, (("batch", None), (codes_axis, None), (codes_axis,)), ("batch",))(x, codebook, offset)
 
 
+def _kernel_module() -> ModuleType:
+    return pallas_gpu if platform.target() == "gpu" else pallas_tpu
+
+
 def _choose(x: jax.Array, codebook: jax.Array, implementation: str | None) -> str:
     if implementation is None and platform.target() == "tpu":
         return "xla"
-    shapes = tuple(jax.ShapeDtypeStruct(y.shape, y.dtype) for y in (x, codebook))
+    # Of few vectors and codes: the kernel is the same for more of them, which may be a whole pod's.
+    shapes = tuple(jax.ShapeDtypeStruct((min(len(y), 1024), y.shape[1]), y.dtype) for y in (x, codebook))
 
     def trial() -> object:
         offset = jax.ShapeDtypeStruct(shapes[1].shape[:1], jnp.float32)
-        return jax.jit(pallas_gpu.least).lower(*shapes, offset).compile()
+        return jax.jit(_kernel_module().least).lower(*shapes, offset).compile()
 
     return dispatch.choose(
         "nearest_code",

@@ -113,7 +113,7 @@ def _kernel(plan, x, codebook, offset, index, cost, x_tile, code_tiles, indices,
     Barriers: one a warpgroup, that its vectors have come; two a stage, that its codes have come and that all are
     through with them.
     """
-    tiles, shape = len(codebook) // plan.codes, (_ROWS, plan.codes)
+    tiles, shape = codebook.shape[0] // plan.codes, (_ROWS, plan.codes)
     group = jax.lax.axis_index("group")
     rows = pl.ds((jax.lax.axis_index("block") * plan.groups + group) * _ROWS, _ROWS)
 

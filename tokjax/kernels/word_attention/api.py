@@ -47,7 +47,7 @@ def word_attention(
         interpreted, for tests). None takes the kernel where it compiles.
 
     Returns:
-      [B, S, H, K] in q's dtype.
+      [B, S, H, K] in q's dtype. The kernels have no forward-mode derivative.
 
     Raises:
       SpecError: shapes that do not fit, or an implementation that is unknown or cannot run here.
@@ -55,7 +55,8 @@ def word_attention(
     key_ids = query_ids if key_ids is None else key_ids
     _check(q, k, v, query_ids, key_ids)
     arrays = (q, k, v, query_ids, key_ids)
-    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in arrays)
+    # Of one row of one block: the kernel is the same for more of them, which may be a whole pod's.
+    shapes = tuple(jax.ShapeDtypeStruct((1, BLOCK, *x.shape[2:]), x.dtype) for x in arrays)
 
     def trial() -> object:
         def loss(q: jax.Array, k: jax.Array, v: jax.Array, *ids: jax.Array) -> jax.Array:
