@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+comma = ,
+INSTALLED = $(VENV)/installed-$(subst $(comma),-,$(EXTRAS))
 JOBS ?= 2
 EXTRAS ?= dev
 NEWEST ?= python3.12
@@ -18,9 +20,9 @@ help:
 	@echo 'make docs        write the generated parts of docs/ and README.md'
 	@echo 'make benchmarks  run every benchmark (needs the peers: pip install .[bench])'
 
-env: $(VENV)/installed
+env: $(INSTALLED)
 
-$(VENV)/installed: setup.cfg pyproject.toml
+$(INSTALLED): setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tokjax needs Python 3.11 or newer; call make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
