@@ -24,7 +24,7 @@ def loops() -> Iterator[tuple[str, str, float, Callable, list[Shape]]]:
 
     from tokjax.core.types import Batch
     from tokjax.embed.lexinvariant import draw
-    from tokjax.nn.attention import cached_attention
+    from tokjax.nn.attention import masked_attention
     from tokjax.objectives.chunked import score_in_chunks
     from tokjax.objectives.language import score_logits
 
@@ -32,7 +32,7 @@ def loops() -> Iterator[tuple[str, str, float, Callable, list[Shape]]]:
     cache: Shape = ((1, slots, heads, width), "bfloat16")
     yield (
         "tree attention", f"{queries} queries, {slots} slots, {heads} heads of {width}", 4.0 * queries * slots * heads,
-        lambda q, k, v, mask: cached_attention(q, k, v, mask=mask),
+        lambda q, k, v, mask: masked_attention(q, k, v, mask=mask),
         [((1, queries, heads, width), "bfloat16"), cache, cache, ((1, queries, slots), "bool")],
     )  # fmt: skip
 

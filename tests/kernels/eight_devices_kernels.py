@@ -11,15 +11,23 @@ import numpy as np
 
 from tokjax.kernels.nearest_code.api import nearest
 from tokjax.kernels.word_attention.api import word_attention
+from tokjax.nn.param import materialize
+from tokjax.nn.transformer import TransformerSpec, declare_transformer
+from tokjax.nn.word_stack import word_stack
 from tokjax.sharding import MeshSpec, make_mesh, sharding_of, use_mesh
 
 HEADS = ("batch", "length", "kv_heads", None)
 
 
 def gathered(compiled):
-    """Sizes of what a compiled program gathers from other devices."""
-    shapes = re.findall(r"= \(?\w+\[([\d,]*)\][^=]* all-gather(?:-start)?\(", compiled.as_text())
-    return [math.prod(int(n) for n in shape.split(",") if n) for shape in shapes]
+    """Shapes of what a compiled program gathers from other devices."""
+    results = re.findall(r"= (.*?) all-gather(?:-start)?\(", compiled.as_text())
+    shapes = [shape for result in results for shape in re.findall(r"\w\[([\d,]*)\]", result)]
+    return [[int(n) for n in shape.split(",") if n] for shape in shapes]
+
+
+def numbers(shapes):
+    return sum(map(math.prod, shapes))
 
 
 def put(mesh, array, axes):
@@ -36,7 +44,7 @@ def attention(name, spec, heads=4, groups=4, slots=512, expected_parts=8):
         return jnp.sum(out**2), out
 
     step = lambda i: jax.jit(jax.grad(functools.partial(loss, implementation=i), (0, 1, 2), has_aux=True))  # noqa: E731
-    expected_gradients, expected = step("xla")(*arrays, ids)
+    expected_gradients, expected = step("pallas")(*arrays, ids)  # by one device
     mesh = make_mesh(spec)
     even = heads % 2 == 0 and groups % 2 == 0
     axes = HEADS if even else ("batch", "length", None, None)
@@ -66,8 +74,29 @@ def codes(spec, implementation, codes_axis=None):
         "operation": "nearest_split" if codes_axis else "nearest", "mesh": str(spec),
         "equal": bool(np.array_equal(found, nearest(x, codebook))), "gathers": gathered(compiled),
         "parts": found.size // found.addressable_shards[0].data.size, "expected_parts": rows,
-        "gathered_numbers": sum(gathered(compiled)), "expected_numbers": 2 * mesh.shape["tensor"] * 512 // rows,
+        "gathered_numbers": numbers(gathered(compiled)), "expected_numbers": 2 * mesh.shape["tensor"] * 512 // rows,
     }))  # fmt: skip
+
+
+def stack():
+    """A stack over words whose rows two devices split: blocks are split too, whatever their number."""
+    spec = TransformerSpec(width=16, layers=1, heads=2, attention="pallas")
+    params = materialize(declare_transformer(spec), jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (4, 2048, 16))
+    word = jnp.broadcast_to(jnp.arange(2048) // 7 + 1, (4, 2048)).astype(jnp.int32)
+
+    def run(x, word):
+        return word_stack(spec, params, x, jnp.arange(2048), word, longest=17, block=32, causal=True)[0]
+
+    expected = jax.jit(run)(x, word)
+    mesh = make_mesh(MeshSpec(data=4, sequence=2))
+    with use_mesh(mesh):
+        laid = put(mesh, x, ("batch", "length", None)), put(mesh, word, ("batch", "length"))
+        compiled = jax.jit(run).lower(*laid).compile()
+        out = compiled(*laid)
+    heads = [shape for shape in gathered(compiled) if len(shape) == 4]  # queries, keys and values have heads
+    error = float(np.abs(np.asarray(out) - expected).max())
+    print(json.dumps({"operation": "word_stack", "error": error, "gathers": heads}))
 
 
 def main():
@@ -75,7 +104,8 @@ def main():
     attention("word_attention", MeshSpec(data=4, tensor=2))
     attention("word_attention", MeshSpec(data=2, fsdp=2, sequence=2))
     attention("word_attention", MeshSpec(data=2, tensor=2, sequence=2), heads=8, groups=2)
-    attention("uneven", MeshSpec(data=4, tensor=2), heads=3, groups=3)
+    attention("uneven", MeshSpec(data=4, tensor=2), heads=3, groups=3, expected_parts=4)
+    stack()
     for implementation in ("xla", "pallas"):
         codes(MeshSpec(data=4, fsdp=2), implementation)
         codes(MeshSpec(data=4, tensor=2), implementation, codes_axis="vocab")

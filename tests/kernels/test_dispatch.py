@@ -17,6 +17,7 @@ from tokjax.kernels.nearest_code.api import nearest
 def machine(monkeypatch):
     """Pretends that the machine has a platform, and forgets what was tried."""
     monkeypatch.setattr(dispatch, "_failures", {})
+    dispatch._warn.cache_clear()
     return lambda name: monkeypatch.setattr(jax, "default_backend", lambda: name)
 
 
@@ -72,15 +73,53 @@ def test_shapes_that_it_does_not_take_need_no_trial(machine):
     assert tried.times == 0
 
 
-def test_old_versions_and_gpus_are_named(machine, monkeypatch):
+class Gpu:
+    device_kind = "chip"
+
+    def __init__(self, capability):
+        self.compute_capability = capability
+
+
+@pytest.mark.parametrize("capability", ["8.0", "10.0", "gfx942"])  # A100, B200, MI300
+def test_gpus_of_other_generations_run_xla(machine, monkeypatch, capability):
     machine("gpu")
+    monkeypatch.setattr(jax, "devices", lambda *_: [Gpu(capability)])
+    tried = Tried()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # there is nothing that a user could do about it
+        assert choose(None, tried) == "xla" and tried.times == 0
+    with pytest.raises(SpecError, match="need NVIDIA's Hopper generation, this is a chip"):
+        choose("pallas", tried)
+
+
+def test_an_old_jax_on_a_gpu_that_could_is_named_once(machine, monkeypatch):
+    machine("gpu")
+    monkeypatch.setattr(jax, "devices", lambda *_: [Gpu("9.0")])
     monkeypatch.setattr(jax.version, "__version_info__", (0, 10, 2))
+    with pytest.warns(UserWarning, match=r"XLA runs .* need jax 0.11 or newer, this is .* on Python 3.12 or newer"):
+        assert choose(None, Tried()) == "xla"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert choose(None, Tried(), shapes=(9, 9)) == "xla"
     with pytest.raises(SpecError, match=r"kernels for GPUs need jax 0.11 or newer"):
         choose("pallas", Tried())
-    monkeypatch.setattr(jax.version, "__version_info__", (0, 11, 2))
-    with pytest.raises(SpecError, match="need NVIDIA's Hopper generation, this is a "):
-        choose("pallas", Tried())
-    assert choose(None, Tried()) == "xla"
+
+
+def test_a_failure_that_was_an_error_before_is_still_warned_of(machine):
+    machine("tpu")
+    tried = Tried(NotImplementedError("no"))
+    with pytest.raises(SpecError, match="cannot run op here"):
+        choose("pallas", tried)
+    with pytest.warns(UserWarning, match="XLA runs instead"):
+        assert choose(None, tried) == "xla"
+
+
+def test_what_is_placed_on_the_cpu_of_a_machine_with_more_runs_there(machine):
+    cpu = jax.devices("cpu")[0]
+    machine("tpu")
+    assert platform.target() == "tpu"
+    with jax.default_device(cpu):
+        assert choose(None, Tried()) == "xla" and platform.target() == "cpu"
 
 
 def test_for_a_chip_that_is_not_here_the_kernel_is_taken_untried(monkeypatch):

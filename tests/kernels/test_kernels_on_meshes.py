@@ -51,4 +51,11 @@ def test_parts_of_a_codebook_compare_their_best_codes_only(checks):
 
 def test_what_the_devices_do_not_divide_is_not_split(checks):
     for check in of(checks, "uneven"):
+        assert check["error"] < 1e-5 and check["gradient_error"] < 1e-5
+        assert check["parts"] == check["expected_parts"]
+
+
+def test_a_stack_over_words_splits_its_blocks(checks):
+    for check in of(checks, "word_stack"):
         assert check["error"] < 1e-5
+        assert not check["gathers"], check

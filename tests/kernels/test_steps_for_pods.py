@@ -43,6 +43,7 @@ def test_a_step_needs_what_is_recorded_of_it(case, compiled):
     if reason is None and importlib.metadata.version("jax") != version:
         reason = f"{topology}: steps are recorded of jax {version}; record anew by `python -m benchmarks.programs`."
     if reason:
+        compiled(f"not compiled: step of {recipe}:paper for {reason}")
         pytest.skip(reason)
     found = row(*case)
     old = next(r for r in recorded()["rows"] if (r["recipe"], r["topology"]) == (found["recipe"], topology))

@@ -28,7 +28,7 @@ PROGRAM = """HloModule step
 ENTRY %main (p: f32[16]) -> f32[16] {
   %while.1 = (s32[], bf16[4,8]) while(%init), condition=%condition.1, body=%body.1
   %while.2 = (f32[16]) while(%p), condition=%other, body=%ring, backend_config={"known_trip_count":{"n":"3"}}
-  %all-reduce.1 = (f32[16]{0}, f32[2]{0}) all-reduce(%a, %b), to_apply=%sum
+  %all-reduce.1 = (f32[16]{0}, f32[2]{0}) all-reduce-start(%a, %b), to_apply=%sum
   ROOT %fusion = f32[16] fusion(%all-reduce.1), kind=kLoop, calls=%sum
 }
 """

@@ -15,9 +15,9 @@ from tokjax.nn import attention as module
 from tokjax.nn.attention import (
     attention,
     attention_flops,
-    cached_attention,
     default_implementation,
     local_attention,
+    masked_attention,
     sliding_window_attention,
 )
 
@@ -212,7 +212,7 @@ def test_a_filled_cache_gives_the_rows_of_whole_attention():
     caches = [jnp.pad(x, ((0, 0), (0, 3), (0, 0), (0, 0)), constant_values=99.0) for x in (k, v)]
     for start, stop in ((0, 1), (4, 7), (length - 1, length)):
         mask = jnp.arange(slots) <= jnp.arange(start, stop)[:, None]
-        out = cached_attention(q[:, start:stop], *caches, mask=mask[None])
+        out = masked_attention(q[:, start:stop], *caches, mask=mask[None])
         chex.assert_trees_all_close(out, whole[:, start:stop], **TOLERANCE)
 
 

@@ -49,6 +49,12 @@ def test_no_word_straddles_a_block_and_none_is_lost_that_fits(lengths):
     assert fitting == T or layout.filled[-BLOCK:].all()
 
 
+def test_every_device_has_as_many_blocks():
+    for parts in (1, 2, 3, 4):
+        slots = aligned_slots(T, LONGEST, BLOCK, parts)
+        assert slots % (parts * BLOCK) == 0 and 0 <= slots - aligned_slots(T, LONGEST, BLOCK) < parts * BLOCK
+
+
 def test_only_what_cannot_hold_the_next_word_stays_empty():
     layout = align(jnp.array([row_of([5, 3, 5, 4, 4], T)], jnp.int32))
     np.testing.assert_array_equal(layout.slot[0, :21], [*range(8), *range(8, 13), *range(16, 24)])

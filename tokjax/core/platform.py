@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
@@ -11,7 +12,10 @@ _target: contextvars.ContextVar[str | None] = contextvars.ContextVar("target", d
 
 def target() -> str:
     """Returns 'cpu', 'gpu' or 'tpu': where the program being traced will run, by which implementations are chosen."""
-    return _target.get() or jax.default_backend()
+    settings: Any = jax.config  # which names its fields as it runs
+    chosen = settings.jax_default_device  # as in `with jax.default_device(jax.devices("cpu")[0])`
+    here = jax.default_backend() if chosen is None else getattr(chosen, "platform", chosen)
+    return _target.get() or here
 
 
 @contextlib.contextmanager

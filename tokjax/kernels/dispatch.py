@@ -4,6 +4,7 @@ A kernel is chosen automatically only where it compiles: each is tried once for 
 in a warning and replaced by XLA.
 """
 
+import functools
 import warnings
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
@@ -26,9 +27,8 @@ def choose(
     unsupported: Callable[[str], str | None],
     trial: Callable[[], object],
     shapes: Hashable,
-    others: tuple[str, ...] = (),
 ) -> str:
-    """Returns the implementation of `operation` to run: `xla`, `pallas`, or one of `others` that was asked for.
+    """Returns the implementation of `operation` to run: `xla` or `pallas`.
 
     Args:
       operation: its name, for messages.
@@ -36,22 +36,22 @@ def choose(
       unsupported: platform -> why the kernel cannot take these shapes there, or None.
       trial: compiles the kernel for these shapes, on the machine at hand, or raises.
       shapes: what `trial` depends on; it runs once for each.
-      others: implementations that are never chosen automatically.
 
     Raises:
       SpecError: an unknown implementation, or a kernel that was asked for and cannot run.
     """
-    known = ("xla", "pallas", *others)
-    if asked is not None and asked not in known:
-        raise SpecError(f"implementation: got {asked!r}.{nearest(asked, known)}")
-    if asked not in (None, "pallas"):
-        return asked
+    if asked not in (None, "xla", "pallas"):
+        raise SpecError(f"implementation: got {asked!r}.{nearest(asked, ('xla', 'pallas'))}")
+    if asked == "xla":
+        return "xla"
     where = platform.target()
     if where == "cpu":
         return asked or "xla"  # a CPU only interprets kernels, which is for tests, and slow
     reason = _unsuited(where) or unsupported(where)
     if reason is None and where == jax.default_backend():
-        reason = _why_it_fails(operation, trial, (operation, shapes), warn=asked is None)
+        reason = _why_it_fails(trial, (operation, shapes))
+        if reason and asked is None:
+            _warn(f"{operation}: its kernel does not compile here, XLA runs instead ({reason})")
     if reason is None:
         return "pallas"
     if asked is None:
@@ -63,25 +63,30 @@ def _unsuited(where: str) -> str | None:
     """Returns why no kernel runs on the platform `where`, or None."""
     if where != "gpu":
         return None
-    if jax.version.__version_info__[:2] < _MOSAIC_GPU:
-        return f"kernels for GPUs need jax {'.'.join(map(str, _MOSAIC_GPU))} or newer, this is {jax.__version__}"
     if where == jax.default_backend():
         device = jax.devices()[0]
         if not str(getattr(device, "compute_capability", "")).startswith(_HOPPER):
             return f"kernels for GPUs need NVIDIA's Hopper generation, this is a {device.device_kind}"
+    if jax.version.__version_info__[:2] < _MOSAIC_GPU:
+        reason = f"kernels for GPUs need jax {'.'.join(map(str, _MOSAIC_GPU))} or newer, this is {jax.__version__}"
+        _warn(f"XLA runs where this GPU could run kernels: {reason}, on Python 3.12 or newer.")
+        return reason
     return None
 
 
-def _why_it_fails(operation: str, trial: Callable[[], object], key: Hashable, *, warn: bool) -> str | None:
+def _why_it_fails(trial: Callable[[], object], key: Hashable) -> str | None:
     if key not in _failures:
         # In a thread of its own the trial is under no mesh and no trace of the caller's.
         with ThreadPoolExecutor(1) as thread:
             error = thread.submit(trial).exception()
         _failures[key] = None if error is None else _first_line(error)
-        if error is not None and warn:
-            message = f"{operation}: its kernel does not compile here, XLA runs instead ({_failures[key]})"
-            warnings.warn(message, stacklevel=3)
     return _failures[key]
+
+
+@functools.cache
+def _warn(message: str) -> None:
+    """Warns the first time that something is to be said."""
+    warnings.warn(message, stacklevel=4)
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,8 +20,8 @@ from tokjax.sharding import over_mesh
 Implementation = Literal["xla", "blocks", "cudnn", "tokamax"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 QUERY_BLOCK = 128  # queries per causal block: smaller wastes less of the triangle but makes the matmuls slower
-_MASKED = -1e30  # the score of an unseen key
-_FLOOR = -1e20  # least row maximum: far above _MASKED, so that a row that sees nothing has weights exp(-1e30) = 0
+MASKED = -1e30  # the score of an unseen key
+FLOOR = -1e20  # least row maximum: far above MASKED, so that a row that sees nothing has weights exp(-1e30) = 0
 
 _dot = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
@@ -73,13 +73,13 @@ def default_implementation(length: int, causal: bool) -> Implementation:
     return "blocks" if worthwhile and platform.target() == "cpu" else "xla"
 
 
-def cached_attention(q: jax.Array, k_cache: jax.Array, v_cache: jax.Array, *, mask: jax.Array) -> jax.Array:
-    """Attends from new tokens to a key-value cache.
+def masked_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, mask: jax.Array) -> jax.Array:
+    """Attends to the keys that a mask allows: of a cache, of a block, of what comes before in some order.
 
     Args:
-      q: [B, T, H, K], the new tokens (one when sampling, several when verifying a draft).
-      k_cache: [B, S, G, K], all slots, filled or not.
-      v_cache: [B, S, G, K].
+      q: [B, T, H, K], of whole rows or of new tokens alone.
+      k: [B, S, G, K], all slots of a cache, filled or not.
+      v: [B, S, G, K].
       mask: bool [B or 1, T, S], the slots that each token sees.
 
     Returns:
@@ -88,8 +88,8 @@ def cached_attention(q: jax.Array, k_cache: jax.Array, v_cache: jax.Array, *, ma
     Raises:
       SpecError: shapes that do not fit.
     """
-    _check_shapes(q, k_cache, v_cache)
-    return _attend(q, k_cache, v_cache, mask)
+    _check_shapes(q, k, v)
+    return _attend(q, k, v, mask)
 
 
 def local_attention(
@@ -174,7 +174,7 @@ def _merge_heads(out: jax.Array) -> jax.Array:
 
 def _softmax_parts(scores: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns (maxima, exp(scores - maxima), their sums) over the last axis; a row with no key has weights 0, sum 1."""
-    maxima = jax.lax.stop_gradient(jnp.maximum(scores.max(axis=-1, keepdims=True), _FLOOR))
+    maxima = jax.lax.stop_gradient(jnp.maximum(scores.max(axis=-1, keepdims=True), FLOOR))
     weights = jnp.exp(scores - maxima)
     sums = weights.sum(axis=-1, keepdims=True)
     return maxima, weights, jnp.where(sums == 0, 1.0, sums)
@@ -184,7 +184,7 @@ def _attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array | None) ->
     """Dense attention; `mask` is bool [B or 1, T, S]."""
     scores = _dot("bgrtk,bsgk->bgrts", _grouped_queries(q, k.shape[2]), k)
     if mask is not None:
-        scores = jnp.where(mask[:, None, None], scores, _MASKED)
+        scores = jnp.where(mask[:, None, None], scores, MASKED)
     _, weights, sums = _softmax_parts(scores)
     out = _dot("bgrts,bsgk->bgrtk", weights.astype(v.dtype), v) / sums
     return _merge_heads(out.astype(q.dtype))
@@ -256,7 +256,7 @@ def _block_scores(q: jax.Array, k: jax.Array, segment_ids: jax.Array | None, sta
     seen = jnp.arange(start, stop)[:, None] >= jnp.arange(stop)
     if segment_ids is not None:
         seen = seen & _same_segment(segment_ids[:, start:stop], segment_ids[:, :stop])[:, None, None]
-    return jnp.where(seen, scores, _MASKED)
+    return jnp.where(seen, scores, MASKED)
 
 
 def _blockwise_forward(q, k, v, segment_ids):

@@ -17,7 +17,7 @@ import numpy as np
 
 from tokjax.core import platform
 from tokjax.core.spec import check
-from tokjax.nn.attention import attention, cached_attention
+from tokjax.nn.attention import attention, masked_attention
 from tokjax.nn.layers import declare_gated_mlp, gated_mlp, project
 from tokjax.nn.param import Param, fan_in, stack, zeros
 from tokjax.sharding import constrain
@@ -184,7 +184,7 @@ def _attend(spec: FlowTransformerSpec, params: Any, x: jax.Array, mask: np.ndarr
     if mask is None:
         attended = attention(query, key, value, causal=False)
     else:
-        attended = cached_attention(query, key, value, mask=jnp.asarray(mask)[None])
+        attended = masked_attention(query, key, value, mask=jnp.asarray(mask)[None])
     return project(attended, params["attention_out"], inputs=2)
 
 

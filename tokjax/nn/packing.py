@@ -140,13 +140,17 @@ class Alignment:
 _SPARE = 1 / 8  # slots beyond those of a row without gaps: words of text leave fewer than one in twenty empty
 
 
-def aligned_slots(length: int, longest: int, block: int) -> int:
-    """Returns S, the slots of a row of `length` positions: enough for any words of at most `longest`, or for most."""
+def aligned_slots(length: int, longest: int, block: int, parts: int = 1) -> int:
+    """Returns S, the slots of a row of `length` positions: enough for any words of at most `longest`, or for most.
+
+    In whole blocks, as many for each of `parts` devices.
+    """
     any_words = -(-length // (block - longest + 1))
-    return block * min(any_words, 1 + math.ceil(length * (1 + _SPARE) / block))
+    blocks = min(any_words, 1 + math.ceil(length * (1 + _SPARE) / block))
+    return -(-blocks // parts) * parts * block
 
 
-def align_words(word: jax.Array, *, longest: int, block: int) -> Alignment:
+def align_words(word: jax.Array, *, longest: int, block: int, parts: int = 1) -> Alignment:
     """Fills aligned blocks of slots with whole words, as many as fit in each, in their order.
 
     The last block is filled without regard to where words end, and positions past it have no slot: whether one has
@@ -156,6 +160,7 @@ def align_words(word: jax.Array, *, longest: int, block: int) -> Alignment:
       word: int32 [B, T], the word of each position; equal ids of a word stand together. 0 is padding.
       longest: positions of a word at most, no more than `block`.
       block: slots of a block.
+      parts: devices that split a row.
     """
     B, T = word.shape
     at = jnp.arange(T, dtype=jnp.int32)
@@ -168,7 +173,7 @@ def align_words(word: jax.Array, *, longest: int, block: int) -> Alignment:
         """The word that does not fit as a whole begins the next block."""
         return begins[rows, jnp.minimum(first + block, T)], first
 
-    blocks = aligned_slots(T, longest, block) // block
+    blocks = aligned_slots(T, longest, block, parts) // block
     firsts = jax.lax.scan(next_block, jnp.zeros(B, jnp.int32), length=blocks)[1].T  # [B, blocks]
     ends = jnp.concatenate([firsts[:, 1:], jnp.minimum(firsts[:, -1:] + block, T)], axis=1)
     fits = at < ends[:, -1:]

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from tokjax.core import platform
 from tokjax.core.spec import check
 from tokjax.nn import layers
-from tokjax.nn.attention import attention_flops, cached_attention, default_implementation
+from tokjax.nn.attention import attention_flops, default_implementation, masked_attention
 from tokjax.nn.param import Initializer, Param, fan_in, ones, stack
 from tokjax.sharding import constrain
 
@@ -191,7 +191,7 @@ def transformer_step(
         query, key, value = project_heads(spec, params, x, rotary)
         keys = keys.at[rows, positions].set(key[:, 0])
         values = values.at[rows, positions].set(value[:, 0])
-        attended = cached_attention(query, keys, values, mask=visible)
+        attended = masked_attention(query, keys, values, mask=visible)
         return finish_block(spec, params, x, attended), (keys, values)
 
     x, (keys, values) = jax.lax.scan(block, x.astype(spec.dtype), (params["blocks"], cache["key"], cache["value"]))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from tokjax.core.spec import check
 from tokjax.nn import layers
-from tokjax.nn.attention import attention, cached_attention
+from tokjax.nn.attention import attention, masked_attention
 from tokjax.nn.param import Param, fan_in, ones, stack, zeros
 from tokjax.nn.transformer import over_layers
 from tokjax.sharding import constrain
@@ -120,7 +120,7 @@ def vit(spec: ViTSpec, params: Any, x: jax.Array, *, mask: jax.Array | None = No
         if mask is None:
             attended = attention(query, key, value, causal=False)
         else:
-            attended = cached_attention(query, key, value, mask=mask)
+            attended = masked_attention(query, key, value, mask=mask)
         x = x + dense(params["attention_out"], attended, inputs=2)
         hidden = jax.nn.gelu(dense(params["up"], layer_norm(params["mlp_norm"], x)), approximate=False)
         return constrain(x + dense(params["down"], hidden), "batch", None, None), None

@@ -20,6 +20,7 @@ from tokjax.kernels.word_attention.reference import BLOCK
 from tokjax.nn.attention import local_attention
 from tokjax.nn.packing import align_words, aligned_slots, take_positions
 from tokjax.nn.transformer import TransformerSpec, transformer, transformer_flops, window_cost
+from tokjax.sharding import devices_along
 
 
 def word_stack(
@@ -56,7 +57,7 @@ def word_stack(
     if not _aligns(spec, x.shape[1], longest):
         attend = functools.partial(local_attention, segment_ids=word, block=block, causal=causal)
         return transformer(spec, params, x, positions, attend), jnp.ones(x.shape[:2], bool)
-    layout = align_words(word, longest=longest, block=BLOCK)
+    layout = align_words(word, longest=longest, block=BLOCK, parts=devices_along("length"))
     attend = functools.partial(
         word_attention,
         query_ids=take_positions(word, layout.position) * layout.filled,
@@ -71,7 +72,7 @@ def word_stack(
 def word_stack_flops(
     spec: TransformerSpec, batch_size: int, length: int, *, longest: int, block: int, causal: bool
 ) -> float:
-    """Forward FLOPs of `word_stack`: all slots, filled or not."""
+    """Forward FLOPs of `word_stack` on rows that no devices split: all slots, filled or not."""
     neighbours = 2 if causal else 3
     if _aligns(spec, length, longest):
         length, block, neighbours = aligned_slots(length, longest, BLOCK), BLOCK, 1

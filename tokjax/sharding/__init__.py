@@ -4,6 +4,7 @@ from tokjax.sharding.mesh import MESH_AXES, MeshSpec, make_mesh, start_processes
 from tokjax.sharding.rules import (
     RULES,
     constrain,
+    devices_along,
     mesh_axes,
     over_mesh,
     param_shardings,
@@ -18,6 +19,7 @@ __all__ = [
     "RULES",
     "MeshSpec",
     "constrain",
+    "devices_along",
     "make_mesh",
     "mesh_axes",
     "over_mesh",

@@ -175,13 +175,27 @@ def over_mesh(
     return on_mesh
 
 
-def mesh_axes(axis: str, size: int) -> tuple[str, ...]:
-    """Returns the mesh axes over which `over_mesh` splits a dimension of a logical axis and a size; () for none."""
+def devices_along(axis: str) -> int:
+    """Returns how many devices of the mesh in use split dimensions of a logical axis; 1 where none is.
+
+    Raises:
+      SpecError: an unknown logical name.
+    """
     if axis not in RULES:
         raise SpecError(f"no sharding rule for the axis {axis!r}.{nearest(axis, RULES)}")
+    return _parts(axis, _automatic(jax.sharding.get_abstract_mesh()))
+
+
+def mesh_axes(axis: str, size: int) -> tuple[str, ...]:
+    """Returns the mesh axes over which `over_mesh` splits a dimension of a logical axis and a size; () for none.
+
+    Raises:
+      SpecError: an unknown logical name.
+    """
+    if size % devices_along(axis):
+        return ()
     free = _automatic(jax.sharding.get_abstract_mesh())
-    split = tuple(name for name in RULES[axis] if free.get(name, 1) > 1)
-    return split if size % _parts(axis, free) == 0 else ()
+    return tuple(name for name in RULES[axis] if free.get(name, 1) > 1)
 
 
 def _parts(axis: str, mesh_shape: dict[str, int]) -> int:

@@ -34,7 +34,8 @@ def nearest(
     Computed as argmin over e of |e|^2 / 2 - x.e, with |e|^2 in float32. In `float32` products are those of float32
     numbers, whatever the platform's default. In `bfloat16` vectors and codes are rounded first: a product x.e is then
     off by at most 2^-7 sum_i |x_i e_i|, and the chosen code is no nearest one only where two are closer than twice
-    that. A vector of which a channel is no number gets code 0.
+    that. A vector of which a channel is no number gets code 0; a code of which one is may be chosen
+    or hide others.
 
     Args:
       x: [N, D].

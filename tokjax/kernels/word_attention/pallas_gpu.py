@@ -16,7 +16,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental import pallas as pl
 
-from tokjax.kernels.word_attention.reference import BLOCK, FLOOR, MASKED
+from tokjax.kernels.word_attention.reference import BLOCK
+from tokjax.nn.attention import FLOOR, MASKED
 
 plgpu: Any = None  # not typed: it differs between versions of jax
 with contextlib.suppress(ImportError):  # a jaxlib without the compiler of GPU kernels

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from tokjax.kernels.word_attention.reference import BLOCK, FLOOR, MASKED
+from tokjax.kernels.word_attention.reference import BLOCK
+from tokjax.nn.attention import FLOOR, MASKED
 
 _LANES = 128
 _WIDE = 1024  # lanes of a program at most where heads can be split: what it holds stays a small part of VMEM
