@@ -40,6 +40,7 @@ test-slow: env
 
 kernels:
 	$(MAKE) env VENV=.venv-newest PYTHON=$(NEWEST) EXTRAS=dev,compile,tokamax
+	.venv-newest/bin/python -c 'import sys; from tokjax.sharding.topologies import why_not; sys.exit(" ".join(filter(None, map(why_not, ("v5e:2x2", "h100:1")))) or None)'
 	.venv-newest/bin/python -m pytest -n $(JOBS) tests/kernels tests/nn/test_attention.py
 
 lint: env

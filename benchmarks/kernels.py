@@ -8,12 +8,13 @@ second of a copy, FLOPs per second of a large bfloat16 product (float32 on a CPU
 in which `megabytes`, the least an operation has to read and write, and `gigaflops` pass at these rates; `of_floor` is
 the floor over the time taken. `vs_xla` is the time of the first XLA row of the same shape over this one's. Times are
 medians of rounds that alternate between implementations. Training steps are measured on accelerators only: `mfu` is
-the FLOPs of their matrix products over the rate of the large one. Writes `kernels.json` and, of it,
-`docs/images/kernels.png`.
+the FLOPs of their matrix products over the rate of the large one. `slots_left_empty` is the share of slots that words
+of real text leave in blocks of 128. Writes `kernels.json` and, of it, `docs/images/kernels.png`.
 """
 
 import argparse
 import functools
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from benchmarks import common
 from tokjax.core.errors import SpecError
@@ -36,6 +38,7 @@ ATTENTION = (1, 1024, 8, 64) if CPU else (8, 8192, 8, 64)  # B, S, H, K
 SEARCHES = ((4096, 8192, 64), (4096, 65_536, 8)) if CPU else ((65_536, 8192, 64), (65_536, 65_536, 8))  # N, K, D
 RESIDUAL = (4096, 1024, 128, 8) if CPU else (65_536, 1024, 128, 8)  # N, K, D, levels
 TRAINING = (("lm", 8), ("hat", 4))  # recipes of about 400M parameters at `paper`, and rows of a batch
+ROW = 2048  # symbols of the rows whose words are aligned
 CALLS = 1 if CPU else 20  # queued at once, so that the time to start one does not count
 Case = tuple[str, Callable, tuple[jax.Array, ...]]
 
@@ -193,6 +196,30 @@ def training(recipe: str, rows: int, rates: dict[str, float], rounds: int) -> di
     }  # fmt: skip
 
 
+def empty_slots() -> Iterator[dict[str, Any]]:
+    """Yields how many slots stay empty where no word of a corpus straddles a block."""
+    from tokjax.data import load_source
+    from tokjax.nn.packing import align_words, word_numbers
+    from tokjax.text import fit_tokenizer
+    from tokjax.text.words import END_OF_WORD
+
+    for corpus in ("pydocs", "stdlib"):
+        texts = load_source(corpus).split("test")
+        for cap in (30, 64):
+            tokenizer = fit_tokenizer("words", texts, cap=cap)
+            ids = np.concatenate([tokenizer.encode(text) for text in itertools.islice(texts, 60)])
+            ids = jnp.asarray(ids[: len(ids) // ROW * ROW].reshape(-1, ROW))
+            words, _, _ = word_numbers(ids >= END_OF_WORD, jnp.ones_like(ids))
+            layout = align_words(words, longest=cap + 1, block=128)
+            used = jnp.max(layout.slot, axis=1) + 1
+            yield {
+                "operation": "aligned words",
+                "shape": f"{corpus}, words of up to {cap} bytes, {len(ids)} rows of {ROW}",
+                "slots_left_empty": float(1 - ROW / jnp.mean(used)),
+                "positions_without_a_slot": int(jnp.sum(~layout.fits)),
+            }
+
+
 def draw(rows: list[dict[str, Any]]) -> None:
     """Draws the share of the floor that each implementation reaches."""
     import matplotlib.pyplot as plt
@@ -218,6 +245,7 @@ def main() -> None:
     for cases in (attention_cases, search_cases):
         for about, case in cases():
             rows += compare(about, case, rates, rounds)
+    rows += empty_slots()
     if not CPU:
         rows += [training(recipe, batch, rates, rounds) for recipe, batch in TRAINING]
     common.write("kernels", rows)

@@ -169,26 +169,31 @@ def documents() -> dict[Path, str]:
     for name, path in pages.items():
         texts[path] = _fill(texts[path], name, _study(name, found.get(name)))
     kernels = ROOT / "docs" / "kernels.md"
-    for name in ("programs", "without_kernels"):
+    for name in ("programs", "expected_kernels", "without_kernels"):
         texts[kernels] = _fill(texts[kernels], name, _rows_table(name))
+    for name, field in (("kernels", "ms"), ("empty_slots", "slots_left_empty")):
+        texts[kernels] = _fill(texts[kernels], name, _rows_table("kernels", field))
     return texts | {
         ROOT / "README.md": readme,
         ROOT / "docs" / "papers.md": papers_markdown(found, {name: path.name for name, path in pages.items()}),
     }
 
 
-def _rows_table(benchmark: str) -> str:
-    """A stored benchmark as a table of all its rows, and where it was made."""
+def _rows_table(benchmark: str, having: str | None = None) -> str:
+    """The rows of a stored benchmark, those that have a field, as a table, and where it was made."""
     stored = json.loads((RESULTS / f"{benchmark}.json").read_text())
-    rows = stored["rows"]
+    rows = [row for row in stored["rows"] if having is None or having in row]
     head = [key.replace("_", " ").replace(" gib", ", GiB").replace(" mib", ", MiB") for key in rows[0]]
     lines = [head, ["---"] * len(head), *([_cell(row[key]) for key in rows[0]] for row in rows)]
     made = f"jax {stored['environment']['versions']['jax']}, {stored['environment']['date']}"
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines) + f"\nCompiled with {made}.\n"
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return table + f"\nEvery row is in [`{benchmark}.json`](../benchmarks/results/{benchmark}.json): {made}.\n"
 
 
 def _cell(value: Any) -> str:
-    return ", ".join(f"{key} {part:,}" for key, part in value.items()) if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_cell(part)}" for key, part in value.items())
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def main() -> int:

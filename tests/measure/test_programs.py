@@ -29,6 +29,7 @@ ENTRY %main (p: f32[16]) -> f32[16] {
   %while.1 = (s32[], bf16[4,8]) while(%init), condition=%condition.1, body=%body.1
   %while.2 = (f32[16]) while(%p), condition=%other, body=%ring, backend_config={"known_trip_count":{"n":"3"}}
   %all-reduce.1 = (f32[16]{0}, f32[2]{0}) all-reduce-start(%a, %b), to_apply=%sum
+  %reduce-scatter.1 = ((f32[16]{0}), f32[4]{0}) reduce-scatter-start(%c), to_apply=%sum
   ROOT %fusion = f32[16] fusion(%all-reduce.1), kind=kLoop, calls=%sum
 }
 """
@@ -36,8 +37,10 @@ ENTRY %main (p: f32[16]) -> f32[16] {
 
 def test_bodies_of_loops_count_as_often_as_they_run():
     sizes, numbers = collectives(PROGRAM)
-    assert numbers == {"all-gather": 24, "collective-permute": 3, "all-reduce": 1}
-    assert sizes == {"all-gather": 24 * 4 * 8 * 2, "collective-permute": 3 * 16 * 4, "all-reduce": 18 * 4}
+    assert numbers == {"all-gather": 24, "collective-permute": 3, "all-reduce": 1, "reduce-scatter": 1}
+    assert sizes == {
+        "all-gather": 24 * 4 * 8 * 2, "collective-permute": 3 * 16 * 4, "all-reduce": 18 * 4, "reduce-scatter": 4 * 4,
+    }  # fmt: skip
 
 
 def test_a_program_of_one_device_has_none():

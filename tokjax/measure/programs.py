@@ -8,7 +8,6 @@ from typing import Any
 
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4}
 _BYTES |= {"s64": 8, "u64": 8, "f64": 8, "f8e4m3fn": 1, "f8e5m2": 1}
-_WITH_OPERANDS = ("all-gather-start", "collective-permute-start")
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) \(.*\{$")
 _OPERATION = re.compile(r"^(?:ROOT )?%?[\w.-]+ = (\(.*?\)|\S+) ([\w-]+)\(")
@@ -76,7 +75,8 @@ def collectives(text: str) -> tuple[dict[str, int], dict[str, int]]:
         kind = operation.removesuffix("-start")
         if kind in COLLECTIVES:
             arrays = _ARRAY.findall(result)
-            if operation in _WITH_OPERANDS:  # the result holds them before what it gives, and perhaps flags
+            if operation.endswith("-start") and kind != "all-reduce":
+                # Its result holds its operands before what it gives, and perhaps flags.
                 arrays = [(dtype, shape) for dtype, shape in arrays if dtype != "u32" or shape]
                 arrays = arrays[len(arrays) // 2 :]
             own[name][kind] += sum(_size(dtype, shape) for dtype, shape in arrays)
