@@ -44,6 +44,10 @@ class NumericsError(TokjaxError):
     """A loss or gradient that is not finite."""
 
 
+class PeerError(TokjaxError):
+    """Another process of the run that has stopped or does not answer."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the closest of `known`, or the list of all when none is close."""
     known = sorted(known)

@@ -1,6 +1,5 @@
 """One run of an encoder of words: from a configuration to a trained model that can be measured."""
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -9,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from tokjax.core.errors import CheckpointError, SpecError
-from tokjax.core.files import only_user
 from tokjax.core.registry import systems
 from tokjax.core.spec import build
 from tokjax.core.types import Params, Source
@@ -23,10 +20,11 @@ from tokjax.data.words import WordStream, word_stream
 from tokjax.experiment.run import RunSpec, prepare_tokenizer, sample_documents
 from tokjax.measure.masked import WordEvaluation, document_states, evaluate_words
 from tokjax.objectives.masked import MaskedWordSystem
-from tokjax.sharding import make_mesh
+from tokjax.sharding import make_mesh, on_first, share_of_process
 from tokjax.text.fitted import Fitted
 from tokjax.train import fit, load_for_inference
 from tokjax.train.checkpoint import read_metadata
+from tokjax.train.host import only_run
 from tokjax.train.state import TrainState
 
 
@@ -112,12 +110,12 @@ def train_encoder(
     workdir = Path(workdir)
     config = json.loads(json.dumps(dict(config)))
     spec = build(RunSpec, config)
-    with only_user(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+    with only_run(workdir):
         source = load_source(spec.source) if source is None else source
         if fitted is None:
             fitted = prepare_tokenizer(spec.tokenizer, source.split("train"), workdir)
         else:
-            fitted.save(workdir / "tokenizer")
+            on_first(functools.partial(fitted.save, workdir / "tokenizer"))
         return _train(spec, config, workdir, source, fitted, text, progress)
 
 
@@ -136,10 +134,13 @@ def _train(
     text = word_stream(source.split("train"), fitted, cap=system.cap) if text is None else text
     rows = cut_rows(text, system.row_shape(shape.length))
 
+    mesh = make_mesh(spec.mesh)
+    part, parts = share_of_process(mesh)
+
     def batch(step: int) -> WordBatch:
         return train_rows(
             rows, step, seed=spec.train.seed, batch_size=shape.batch_size, rate=system.mask_rate,
-            host=jax.process_index(), hosts=jax.process_count(),
+            host=part, hosts=parts,
         )  # fmt: skip
 
     held_out = functools.cache(
@@ -153,7 +154,7 @@ def _train(
 
     state = fit(
         system, batch, spec.train, spec.optimizer,
-        workdir=workdir, mesh=make_mesh(spec.mesh), config=config, tables_hash=fitted.hash,
+        workdir=workdir, mesh=mesh, config=config, tables_hash=fitted.hash,
         evaluate=validate, progress=progress,
     )  # fmt: skip
     interrupted_by = state.stopped if state.stopped != "time_limit" else None

@@ -3,7 +3,6 @@
 Letters: `N` images, `T` codes of an image, `K` codes there are, `S` size of an image, `C` channels.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -18,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from tokjax.core.errors import CheckpointError, SourceError, SpecError
-from tokjax.core.files import only_user
 from tokjax.core.keys import named
 from tokjax.core.registry import systems
 from tokjax.core.spec import build, check
@@ -40,10 +38,11 @@ from tokjax.measure.features import Features, random_pyramid
 from tokjax.measure.generation import GenerationEvaluation, evaluate_generated
 from tokjax.measure.reconstruction import decoded_parts
 from tokjax.objectives.language import LanguageSystem
-from tokjax.sharding import MeshSpec, make_mesh
+from tokjax.sharding import MeshSpec, gathered, make_mesh, place, share_of_process
 from tokjax.systems.vision.maskgit import MaskGit
 from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference
 from tokjax.train.checkpoint import FOLDER, latest, read_metadata
+from tokjax.train.host import only_run
 from tokjax.train.state import TrainState
 
 _SHARE = "a share is from 0 to 1."
@@ -103,8 +102,8 @@ class _Masked:
     system: MaskGit
     sampling: type[Any] = MaskedSamplingSpec
 
-    def train(self, rows: CodeRows, step: int, spec: ImageGeneratorSpec) -> Any:
-        return train_codes(rows, step, seed=spec.train.seed, batch_size=spec.data.batch_size, **_host())
+    def train(self, rows: CodeRows, step: int, spec: ImageGeneratorSpec, *, host: int, hosts: int) -> Any:
+        return train_codes(rows, step, seed=spec.train.seed, batch_size=spec.data.batch_size, host=host, hosts=hosts)
 
     def eval(self, rows: CodeRows, batch_size: int) -> Iterator[Any]:
         return eval_codes(rows, batch_size=batch_size)
@@ -122,10 +121,16 @@ class _Autoregressive:
     tokens: int
     sampling: type[Any] = CodeSamplingSpec
 
-    def train(self, rows: CodeRows, step: int, spec: ImageGeneratorSpec) -> Any:
+    def train(self, rows: CodeRows, step: int, spec: ImageGeneratorSpec, *, host: int, hosts: int) -> Any:
         share = _CLASS_DROP if spec.data.class_drop is None else spec.data.class_drop
         return train_code_rows(
-            rows, step, seed=spec.train.seed, batch_size=spec.data.batch_size, class_drop=share, **_host()
+            rows,
+            step,
+            seed=spec.train.seed,
+            batch_size=spec.data.batch_size,
+            class_drop=share,
+            host=host,
+            hosts=hosts,
         )
 
     def eval(self, rows: CodeRows, batch_size: int) -> Iterator[Any]:
@@ -138,10 +143,6 @@ class _Autoregressive:
 
 
 _Generator = _Masked | _Autoregressive
-
-
-def _host() -> dict[str, int]:
-    return {"host": jax.process_index(), "hosts": jax.process_count()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -341,7 +342,7 @@ def train_image_generator(
         raise SpecError("codes_of: missing; give the directory of the run of an image tokenizer.")
     fields["codes_of"] = str(Path(fields["codes_of"]).resolve())  # to be found from any directory
     spec = build(ImageGeneratorSpec, fields)
-    with only_user(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+    with only_run(workdir):
         return _train(spec, fields, workdir, source, progress)
 
 
@@ -354,20 +355,24 @@ def _train(
     rows = code_rows(tokenizer, source.split("train"), codes=shape.codes, mirror=shape.mirror)
     valid = code_rows(tokenizer, source.split("valid"), codes=shape.codes, limit=shape.eval_images)
     generator = _build(spec, rows.vocabulary, rows.codes.shape[1])
-    loss, classes = jax.jit(generator.system.loss), list(source.classes)
+    loss = jax.jit(lambda *arguments: gathered(generator.system.loss(*arguments)[1][1]))
+    classes = list(source.classes)
 
     def validate(state: TrainState) -> dict[str, float]:
         sums: dict[str, np.ndarray] = {}
         for number, batch in enumerate(generator.eval(valid, shape.batch_size)):
             key = jax.random.key(number)  # the same masks at every evaluation
-            _, (_, aux) = loss(state.inference_params, state.system_state, batch, key)
-            for name, pair in aux.items():
+            found = loss(state.inference_params, state.system_state, place(batch), key)
+            for name, pair in found.items():
                 sums[name] = sums.get(name, np.zeros(2)) + np.asarray(pair, np.float64)
         return {name: total / count for name, (total, count) in sums.items() if count}  # codes stand for no bytes
 
+    mesh = make_mesh(spec.mesh)
+    part, parts = share_of_process(mesh)
+    batch = functools.partial(generator.train, rows, spec=spec, host=part, hosts=parts)
     state = fit(
-        generator.system, functools.partial(generator.train, rows, spec=spec), spec.train, spec.optimizer,
-        workdir=workdir, mesh=make_mesh(spec.mesh), config={**config, "classes": classes},
+        generator.system, batch, spec.train, spec.optimizer,
+        workdir=workdir, mesh=mesh, config={**config, "classes": classes},
         tables_hash=_identity(tokenizer), evaluate=validate, progress=progress,
     )  # fmt: skip
     interrupted_by = state.stopped if state.stopped != "time_limit" else None

@@ -1,6 +1,5 @@
 """One run of an image tokenizer: from a configuration to a trained model that encodes, decodes and can be measured."""
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -8,11 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
 from tokjax.core.errors import SpecError
-from tokjax.core.files import only_user
 from tokjax.core.registry import systems
 from tokjax.core.spec import build, check
 from tokjax.core.types import Params
@@ -22,9 +19,10 @@ from tokjax.data.images.pixels import encode_png, to_channels, to_float, to_squa
 from tokjax.measure.features import Features
 from tokjax.measure.reconstruction import ImageEvaluation, decode_images, encode_images, evaluate_images
 from tokjax.objectives.image import ImageTokenizer
-from tokjax.sharding import MeshSpec, make_mesh
+from tokjax.sharding import MeshSpec, make_mesh, share_of_process
 from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference, load_system_state
 from tokjax.train.checkpoint import FOLDER, latest, read_metadata
+from tokjax.train.host import only_run
 from tokjax.train.state import TrainState
 
 
@@ -174,7 +172,7 @@ def train_image_tokenizer(
     config = json.loads(json.dumps(dict(config)))
     spec = build(ImageRunSpec, config)
     system = build_image_tokenizer(spec.system)
-    with only_user(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+    with only_run(workdir):
         source = load_images(spec.source) if source is None else source
         return _train(spec, config, system, workdir, source, progress)
 
@@ -194,10 +192,13 @@ def _train(
 
     proxy = _load_proxy(spec, system)
 
+    mesh = make_mesh(spec.mesh)
+    part, parts = share_of_process(mesh)
+
     def batch(step: int) -> ImageBatch:
         found = train_images(
             images, step, seed=spec.train.seed, batch_size=shape.batch_size, augment=augment,
-            host=jax.process_index(), hosts=jax.process_count(),
+            host=part, hosts=parts,
         )  # fmt: skip
         return found if proxy is None else ProxyBatch.of(found, proxy.encode([found]))  # type: ignore[arg-type]
 
@@ -213,7 +214,7 @@ def _train(
 
     state = fit(
         system, batch, spec.train, spec.optimizer,
-        workdir=workdir, mesh=make_mesh(spec.mesh), config=config, evaluate=validate,
+        workdir=workdir, mesh=mesh, config=config, evaluate=validate,
         adopt=None if proxy is None else adopt, progress=progress,
     )  # fmt: skip
     interrupted_by = state.stopped if state.stopped != "time_limit" else None

@@ -1,6 +1,5 @@
 """One run: source + tokenizer + system + optimizer, from a configuration to a trained, measurable model."""
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -13,7 +12,6 @@ import jax
 import numpy as np
 
 from tokjax.core.errors import CheckpointError, SpecError
-from tokjax.core.files import only_user
 from tokjax.core.registry import systems, tokenizers
 from tokjax.core.spec import build, check, to_dict
 from tokjax.core.types import Batch, Params, Source
@@ -25,10 +23,11 @@ from tokjax.generate.decoding import stream
 from tokjax.generate.sampling import SamplingSpec
 from tokjax.measure.language import Evaluation, ScoredText, evaluate, score_documents
 from tokjax.objectives.language import LanguageSystem
-from tokjax.sharding import MeshSpec, make_mesh
+from tokjax.sharding import MeshSpec, make_mesh, on_first, share_of_process
 from tokjax.text.fitted import DESCRIPTION, Fitted, fit_tokenizer, load_tokenizer
 from tokjax.train import OptimizerSpec, TrainSpec, fit, load_for_inference
 from tokjax.train.checkpoint import read_metadata
+from tokjax.train.host import only_run
 from tokjax.train.state import TrainState
 
 
@@ -170,13 +169,20 @@ def build_system(config: Mapping[str, Any], fitted: Fitted) -> LanguageSystem:
 def prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path) -> Fitted:
     """Returns the tokenizer saved in `workdir`, or fits it on `source` and saves it there.
 
-    Where `name` is not registered but a path, the tokenizer saved or to be imported there is taken as it is; where
-    nothing is configured, the one whose ids `source` stores.
+    Of several processes the first one does, and the others read what it saved. Where `name` is not registered but a
+    path, the tokenizer saved or to be imported there is taken as it is; where nothing is configured, the one whose ids
+    `source` stores.
 
     Raises:
       SpecError: no `name`, and a source of text alone.
       CheckpointError: the saved one has another name or other fields.
     """
+    if jax.process_count() > 1:
+        on_first(lambda: _prepare_tokenizer(config, source, workdir).hash)
+    return _prepare_tokenizer(config, source, workdir)
+
+
+def _prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path) -> Fitted:
     fields, directory = dict(config), workdir / "tokenizer"
     if "entropy" in fields:
         from tokjax.experiment.entropy import resolve  # which loads runs itself
@@ -246,8 +252,7 @@ def train_model(
     workdir = Path(workdir)
     config = json.loads(json.dumps(dict(config)))
     spec = build(RunSpec, config)
-    first = jax.process_index() == 0
-    with only_user(workdir) if first else contextlib.nullcontext():
+    with only_run(workdir):
         return _train(spec, config, workdir, source, text, progress)
 
 
@@ -266,11 +271,14 @@ def _train(
     system = build_system(spec.system, fitted)
     text = training_stream(source.split("train"), fitted) if text is None else text
 
+    mesh = make_mesh(spec.mesh)
+    part, parts = share_of_process(mesh)
+
     def batch(step: int) -> Batch:
         shape = spec.data
         return train_batch(
             text, step, seed=spec.train.seed, batch_size=shape.batch_size, length=shape.length,
-            host=jax.process_index(), hosts=jax.process_count(),
+            host=part, hosts=parts,
         )  # fmt: skip
 
     held_out = functools.cache(lambda: sample_documents(validation, spec.data.eval_bytes))
@@ -282,7 +290,7 @@ def _train(
 
     state = fit(
         system, batch, spec.train, spec.optimizer,
-        workdir=workdir, mesh=make_mesh(spec.mesh), config=config, tables_hash=fitted.hash,
+        workdir=workdir, mesh=mesh, config=config, tables_hash=fitted.hash,
         evaluate=validate, progress=progress,
     )  # fmt: skip
     interrupted_by = state.stopped if state.stopped != "time_limit" else None

@@ -16,6 +16,7 @@ from tokjax.core.errors import SourceError
 from tokjax.core.types import Params
 from tokjax.data.windows import eval_batches, token_stream
 from tokjax.objectives.language import LanguageSystem
+from tokjax.sharding import gathered, place
 from tokjax.text.fitted import Fitted
 from tokjax.text.splitter import piece_lengths
 from tokjax.text.unicode_tables import unicode_tables
@@ -70,7 +71,7 @@ class Evaluation:
 
 @functools.cache
 def _scorer(system: LanguageSystem):
-    return jax.jit(system.score)
+    return jax.jit(lambda params, batch: gathered(system.score(params, batch)))
 
 
 def score_documents(
@@ -93,7 +94,7 @@ def score_documents(
     nll, correct, overflow = np.full(text.pairs, np.nan), np.zeros(text.pairs, bool), 0.0
     score = _scorer(system)
     for item in eval_batches(text, batch_size=batch_size, length=length, align=system.alignment):
-        scores = jax.device_get(score(params, item.batch))
+        scores = jax.device_get(score(params, place(item.batch)))
         scored = item.document >= 0
         at = text.boundaries[item.document[scored]] + item.offset[scored]
         nll[at], correct[at] = scores.nll[scored], scores.correct[scored] > 0

@@ -13,6 +13,7 @@ from tokjax.core.types import Params
 from tokjax.data.word_rows import WordBatch, document_rows, eval_rows
 from tokjax.data.words import WordStream
 from tokjax.objectives.masked import MaskedWordSystem
+from tokjax.sharding import gathered, place
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class WordEvaluation:
 
 @functools.cache
 def _scorer(system: MaskedWordSystem):
-    return jax.jit(system.score)
+    return jax.jit(lambda params, batch: gathered(system.score(params, batch)))
 
 
 def evaluate_words(
@@ -59,7 +60,7 @@ def evaluate_words(
     sums = np.zeros(4)
     shape = system.row_shape(length)
     for batch in eval_rows(stream, shape, batch_size=batch_size, rate=system.mask_rate, inputs=inputs):
-        scores = jax.device_get(_scorer(system)(params, batch))
+        scores = jax.device_get(_scorer(system)(params, place(batch)))
         parts = (scores.piece_nll, scores.count_nll, scores.correct, scores.words)
         sums += [part.sum(dtype=np.float64) for part in parts]
     pieces, counts, correct, words = sums.tolist()

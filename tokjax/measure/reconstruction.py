@@ -21,6 +21,7 @@ from tokjax.measure.features import Features, extract, random_pyramid
 from tokjax.measure.images import mean_squared_error, psnr, ssim
 from tokjax.objectives.image import ImageTokenizer
 from tokjax.quantize import NO_CODE
+from tokjax.sharding import gathered, place
 
 _RANGE = (-1.0, 1.0)
 
@@ -64,7 +65,10 @@ class ImageEvaluation:
 
 @functools.lru_cache(maxsize=32)
 def _programs(system: ImageTokenizer) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
-    return jax.jit(system.encode), jax.jit(system.decode)
+    return (
+        jax.jit(lambda params, state, pixels: gathered(system.encode(params, state, pixels))),
+        jax.jit(lambda params, state, codes, key: gathered(system.decode(params, state, codes, key))),
+    )
 
 
 def encode_images(
@@ -73,7 +77,7 @@ def encode_images(
     """Yields the codes int32 [n, T] of the images of each batch; rows that only pad it are left out."""
     encode, _ = _programs(system)
     for batch in batches:
-        yield np.asarray(encode(params, state, jnp.asarray(batch.pixels)))[np.asarray(batch.mask) > 0]
+        yield np.asarray(encode(params, state, place(batch.pixels)))[np.asarray(batch.mask) > 0]
 
 
 def decode_images(
@@ -112,7 +116,7 @@ def decoded_parts(
         part = codes[start : start + batch_size].astype(np.int32)
         padded = np.pad(part, ((0, batch_size - len(part)), (0, 0)))
         key = jax.random.fold_in(jax.random.key(seed), number)
-        images = np.asarray(decode(params, state, jnp.asarray(padded), key), np.float32)[: len(part)]
+        images = np.asarray(decode(params, state, place(padded), key), np.float32)[: len(part)]
         yield np.clip(images, *_RANGE)
 
 

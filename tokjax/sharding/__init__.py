@@ -1,5 +1,7 @@
 """Device meshes and the rules that lay arrays over them."""
 
+from tokjax.sharding.agreement import on_first, together
+from tokjax.sharding.batches import gathered, place, put_batch, share_of_process
 from tokjax.sharding.mesh import MESH_AXES, MeshSpec, make_mesh, start_processes, use_mesh
 from tokjax.sharding.rules import (
     RULES,
@@ -9,7 +11,6 @@ from tokjax.sharding.rules import (
     over_mesh,
     param_shardings,
     partition,
-    put_batch,
     replicated,
     sharding_of,
 )
@@ -20,14 +21,19 @@ __all__ = [
     "MeshSpec",
     "constrain",
     "devices_along",
+    "gathered",
     "make_mesh",
     "mesh_axes",
+    "on_first",
     "over_mesh",
     "param_shardings",
     "partition",
+    "place",
     "put_batch",
     "replicated",
     "sharding_of",
+    "share_of_process",
     "start_processes",
+    "together",
     "use_mesh",
 ]

@@ -91,26 +91,6 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """Moves a pytree of host arrays to the devices, split along their first dimension.
-
-    Args:
-      batch: host arrays [B, ...], where B are the rows of this process; scalars are replicated.
-
-    Raises:
-      SpecError: B does not divide over the devices that split the batch.
-    """
-
-    def put(path: Any, array: Any) -> jax.Array:
-        name = f"batch{jax.tree_util.keystr(path)}"
-        processes = jax.process_count() if array.ndim else 1
-        shape = (array.shape[0] * processes, *array.shape[1:]) if array.ndim else ()
-        axes = ("batch",) + (None,) * (array.ndim - 1) if array.ndim else ()
-        return jax.make_array_from_process_local_data(sharding_of(axes, shape, mesh, name=name), array, shape)
-
-    return jax.tree_util.tree_map_with_path(put, batch)
-
-
 def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     """Hints how the compiler should lay `x` out; returns `x` itself when no mesh is in use.
 

@@ -25,6 +25,7 @@ import numpy as np
 from tokjax import __version__
 from tokjax.core.errors import CheckpointError, OutputError
 from tokjax.core.types import Params
+from tokjax.sharding import on_first
 from tokjax.train.state import TrainState
 
 FOLDER = "checkpoints"
@@ -70,23 +71,25 @@ def save(workdir: Path, state: TrainState, *, metadata: Mapping[str, Any], keep:
     temporary = folder / f"{_TEMPORARY}{step:08d}"
     training = {"step": state.step, "opt_state": state.opt_state, "system_state": state.system_state}
     items = {"params": state.params, "training": training} | ({} if state.ema is None else {"ema": state.ema})
+
+    def finish() -> None:
+        _write_json(temporary / _METADATA, {"step": step, **metadata})
+        _write_json(temporary / _MANIFEST, _manifest(temporary))
+        os.rename(temporary, folder / f"{step:08d}")
+        for old in _steps(workdir)[:-keep]:
+            _discard(folder / f"{old:08d}")
+
     try:
-        _check_space(folder, items)
+        on_first(lambda: _check_space(folder, items))
         with _raised_not_logged(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             arguments = {name: ocp.args.PyTreeSave(tree) for name, tree in items.items()}
             checkpointer.save(temporary, args=ocp.args.Composite(**arguments))
-        if jax.process_index() == 0:
-            _write_json(temporary / _METADATA, {"step": step, **metadata})
-            _write_json(temporary / _MANIFEST, _manifest(temporary))
-            os.rename(temporary, folder / f"{step:08d}")
-            for old in _steps(workdir)[:-keep]:
-                _discard(folder / f"{old:08d}")
+        on_first(finish)
     except (OSError, ValueError) as error:  # tensorstore reports a full disk as ValueError
         _remove_unfinished(folder)
         raise OutputError(
             f"{folder}: cannot save the checkpoint of step {step} ({_first_line(error)}); free space or change workdir."
         ) from error
-    _barrier(f"saved {step}")
 
 
 def open_for_training(workdir: Path) -> int | None:
@@ -103,19 +106,20 @@ def open_for_training(workdir: Path) -> int | None:
       CheckpointError: there are checkpoints and all of them are damaged.
     """
     folder = workdir / FOLDER
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        step = latest(workdir) if _steps(workdir) else None
-        _barrier("looked")  # before anything is renamed
-        if jax.process_index() == 0:
+
+    def open_folder() -> int | None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            step = latest(workdir) if _steps(workdir) else None
             _remove_unfinished(folder)
             for damaged in _steps(workdir):
                 if step is not None and damaged > step:
                     os.rename(folder / f"{damaged:08d}", folder / f"{_DAMAGED}{damaged:08d}")
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error}); choose another workdir.") from error
-    _barrier("opened")
-    return step
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot be written ({error}); choose another workdir.") from error
+        return step
+
+    return on_first(open_folder)
 
 
 def latest(workdir: Path) -> int:
@@ -388,11 +392,3 @@ def _flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _barrier(name: str) -> None:
-    """Waits for the other processes of the run."""
-    if jax.process_count() > 1:
-        from jax.experimental import multihost_utils
-
-        multihost_utils.sync_global_devices(name)

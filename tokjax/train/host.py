@@ -13,6 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from tokjax.core.files import only_user
+from tokjax.sharding import on_first
+
 STOP_REASONS = (None, "time_limit", "SIGINT", "SIGTERM")
 
 
@@ -104,6 +107,22 @@ def profiler(directory: Path, steps: tuple[int, int] | None) -> Iterator[Callabl
         yield before
     finally:
         stop()
+
+
+@contextlib.contextmanager
+def only_run(workdir: Path) -> Iterator[None]:
+    """Keeps other runs out of `workdir` within a block; the processes of one run count as one.
+
+    Raises:
+      OutputError: another run is in it, or it cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+
+        def enter() -> None:
+            stack.enter_context(only_user(workdir))
+
+        on_first(enter)
+        yield
 
 
 def agree(reason: str | None, step: int, every: int) -> str | None:
