@@ -16,8 +16,9 @@ from tokjax.core.errors import NumericsError, OutputError, SourceError, SpecErro
 from tokjax.train import OptimizerSpec, TrainSpec, read_metrics
 from tokjax.train.checkpoint import latest
 from tokjax.train.host import prefetch, stop_signals
-from tokjax.train.metrics import MetricsFile, Recorder, Stopwatch
-from tokjax.train.step import StepMetrics
+from tokjax.train.metrics import MetricsFile, Recorder
+from tokjax.train.speed import Speed, Stopwatch
+from tokjax.train.step import Part, StepMetrics
 
 
 def metrics(loss=1.0, aux=None, norms=(3.0, 4.0)):
@@ -34,9 +35,8 @@ def recorder(lines):
     return Recorder(
         None,
         None,
-        Stopwatch(),
-        ["a", "b"],
-        start=0,
+        Speed(Stopwatch()),
+        [Part("a", "a"), Part("b", "b")],
         is_logged=lambda n: n % 2 == 0,
         sinks=[lambda _, line: lines.append(line)],
     )

@@ -15,7 +15,10 @@ from tiny_system import train
 
 from tokjax.train import OptimizerSpec, load_for_inference, read_evaluations, read_metrics
 
-VOLATILE = ("seconds", "steps_per_second")
+VOLATILE = (
+    "seconds", "steps_per_second", "step_seconds", "data_wait_fraction", "rows_per_second", "targets_per_second", "mfu",
+    "device_memory_gib", "host_memory_gib",
+)  # fmt: skip
 
 
 def reported(workdir):

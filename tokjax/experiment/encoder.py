@@ -18,6 +18,7 @@ from tokjax.data import load_source
 from tokjax.data.word_rows import WordBatch, cut_rows, train_rows
 from tokjax.data.words import WordStream, word_stream
 from tokjax.experiment.run import RunSpec, prepare_tokenizer, sample_documents
+from tokjax.measure.cost import train_flops_per_step
 from tokjax.measure.masked import WordEvaluation, document_states, evaluate_words
 from tokjax.objectives.masked import MaskedWordSystem
 from tokjax.sharding import make_mesh, on_first, share_of_process
@@ -155,7 +156,7 @@ def _train(
     state = fit(
         system, batch, spec.train, spec.optimizer,
         workdir=workdir, mesh=mesh, config=config, tables_hash=fitted.hash,
-        evaluate=validate, progress=progress,
+        evaluate=validate, flops=train_flops_per_step(system, shape.batch_size, shape.length), progress=progress,
     )  # fmt: skip
     interrupted_by = state.stopped if state.stopped != "time_limit" else None
     return Encoder(spec, fitted, system, state.inference_params, int(state.step)), interrupted_by

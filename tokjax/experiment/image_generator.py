@@ -34,6 +34,7 @@ from tokjax.experiment.images import ImageModel, load_image_tokenizer
 from tokjax.generate.codes import CodeGenerator, CodeSamplingSpec, as_prefix
 from tokjax.generate.decoding import generate
 from tokjax.generate.masked import MaskedSamplingSpec
+from tokjax.measure.cost import train_flops_per_step
 from tokjax.measure.features import Features, random_pyramid
 from tokjax.measure.generation import GenerationEvaluation, evaluate_generated
 from tokjax.measure.reconstruction import decoded_parts
@@ -373,7 +374,8 @@ def _train(
     state = fit(
         generator.system, batch, spec.train, spec.optimizer,
         workdir=workdir, mesh=mesh, config={**config, "classes": classes},
-        tables_hash=_identity(tokenizer), evaluate=validate, progress=progress,
+        tables_hash=_identity(tokenizer), evaluate=validate,
+        flops=train_flops_per_step(generator.system, shape.batch_size, rows.codes.shape[1]), progress=progress,
     )  # fmt: skip
     interrupted_by = state.stopped if state.stopped != "time_limit" else None
     found = ImageGenerator(spec, generator, state.inference_params, int(state.step), tokenizer, tuple(classes))

@@ -16,6 +16,7 @@ from tokjax.core.types import Params
 from tokjax.data.images import AugmentSpec, ImageBatch, Images, ProxyBatch, eval_images, load_images, train_images
 from tokjax.data.images.pixels import decode as decode_file
 from tokjax.data.images.pixels import encode_png, to_channels, to_float, to_square, to_uint8
+from tokjax.measure.cost import train_flops_per_step
 from tokjax.measure.features import Features
 from tokjax.measure.reconstruction import ImageEvaluation, decode_images, encode_images, evaluate_images
 from tokjax.objectives.image import ImageTokenizer
@@ -215,7 +216,8 @@ def _train(
     state = fit(
         system, batch, spec.train, spec.optimizer,
         workdir=workdir, mesh=mesh, config=config, evaluate=validate,
-        adopt=None if proxy is None else adopt, progress=progress,
+        adopt=None if proxy is None else adopt,
+        flops=train_flops_per_step(system, shape.batch_size, system.tokens), progress=progress,
     )  # fmt: skip
     interrupted_by = state.stopped if state.stopped != "time_limit" else None
     return ImageModel(spec, system, state.inference_params, state.system_state, int(state.step)), interrupted_by

@@ -21,6 +21,7 @@ from tokjax.data.windows import TokenStream, sample, token_stream, train_batch
 from tokjax.generate.bytewise import write
 from tokjax.generate.decoding import stream
 from tokjax.generate.sampling import SamplingSpec
+from tokjax.measure.cost import train_flops_per_step
 from tokjax.measure.language import Evaluation, ScoredText, evaluate, score_documents
 from tokjax.objectives.language import LanguageSystem
 from tokjax.sharding import MeshSpec, make_mesh, on_first, share_of_process
@@ -291,7 +292,8 @@ def _train(
     state = fit(
         system, batch, spec.train, spec.optimizer,
         workdir=workdir, mesh=mesh, config=config, tables_hash=fitted.hash,
-        evaluate=validate, progress=progress,
+        evaluate=validate, flops=train_flops_per_step(system, spec.data.batch_size, spec.data.length),
+        progress=progress,
     )  # fmt: skip
     interrupted_by = state.stopped if state.stopped != "time_limit" else None
     return Model(spec, fitted, system, state.inference_params, int(state.step)), interrupted_by

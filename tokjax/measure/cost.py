@@ -9,6 +9,8 @@ import resource
 import sys
 from pathlib import Path
 
+import jax
+
 from tokjax.core.types import System
 from tokjax.nn.param import count
 
@@ -41,6 +43,12 @@ def peak_memory_bytes() -> int:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+
+def peak_device_memory_bytes() -> int | None:
+    """Most bytes that were in use on one device of this process; None where nobody counts them, as on CPUs."""
+    found = [(device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()]
+    return max((size for size in found if size is not None), default=None)
 
 
 def reset_peak_memory() -> None:

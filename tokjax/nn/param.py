@@ -67,13 +67,13 @@ def _map(function: Callable[[Param], Any], tree: Any) -> Any:
 def stack(tree: Any, count: int) -> Any:
     """Declares `count` copies of `tree` as one, with a leading "layers" dimension, for `lax.scan`."""
 
-    def stacked(p: Param) -> Param:
+    def copies(p: Param) -> Param:
         def init(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             return jax.vmap(lambda k: p.init(k, shape[1:]))(jax.random.split(key, shape[0]))
 
         return Param((count, *p.shape), ("layers", *p.axes), init, p.decay)
 
-    return _map(stacked, tree)
+    return _map(copies, tree)
 
 
 def materialize(tree: Any, key: jax.Array) -> Any:
@@ -86,6 +86,11 @@ def materialize(tree: Any, key: jax.Array) -> Any:
 def decay_mask(tree: Any) -> Any:
     """The tree of booleans that says where weight decay applies."""
     return _map(lambda p: p.decay, tree)
+
+
+def stacked(tree: Any) -> Any:
+    """The tree that says how many layers each parameter holds along its first dimension; 0 outside a `stack`."""
+    return _map(lambda p: p.shape[0] if p.axes[:1] == ("layers",) else 0, tree)
 
 
 def count(tree: Any) -> int:

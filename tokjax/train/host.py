@@ -1,4 +1,4 @@
-"""What surrounds the steps on the host: signals, batches made ahead, the profiler, agreement between processes."""
+"""What surrounds the steps on the host: signals, batches made ahead, agreement between processes."""
 
 import contextlib
 import signal
@@ -15,6 +15,7 @@ import numpy as np
 
 from tokjax.core.files import only_user
 from tokjax.sharding import on_first
+from tokjax.train.speed import Feed
 
 STOP_REASONS = (None, "time_limit", "SIGINT", "SIGTERM")
 
@@ -55,11 +56,14 @@ def stop_signals() -> Iterator[StopSignals]:
 
 
 @contextlib.contextmanager
-def prefetch(batch: Callable[[int], Any], start: int, stop: int, *, ahead: int = 2) -> Iterator[Iterator[Any]]:
+def prefetch(
+    batch: Callable[[int], Any], start: int, stop: int, *, ahead: int = 2, feed: Feed | None = None
+) -> Iterator[Iterator[Any]]:
     """Computes batch(start), batch(start + 1), ... in order on another thread, `ahead` of where they are read.
 
-    An exception in `batch` is raised where its batch is read.
+    An exception in `batch` is raised where its batch is read. `feed` measures how long is waited there.
     """
+    feed = Feed() if feed is None else feed
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="batches") as executor:
 
         def read() -> Iterator[Any]:
@@ -69,44 +73,12 @@ def prefetch(batch: Callable[[int], Any], start: int, stop: int, *, ahead: int =
                     queue.append(executor.submit(batch, n))
                 if not queue:
                     return
-                yield queue.popleft().result()
+                yield feed.take(queue.popleft().result)
 
         try:
             yield read()
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def profiler(directory: Path, steps: tuple[int, int] | None) -> Iterator[Callable[[int, Any], None]]:
-    """Traces the steps from the first to the last of `steps` into `directory`, for TensorBoard or Perfetto.
-
-    Yields:
-      The function (step about to run, arrays to wait for) -> None to call before every step.
-    """
-    tracing = False
-
-    def stop() -> None:
-        nonlocal tracing
-        if tracing:
-            jax.profiler.stop_trace()
-            tracing = False
-
-    def before(step: int, arrays: Any) -> None:
-        nonlocal tracing
-        if steps is None:
-            return
-        if step == steps[0]:
-            jax.profiler.start_trace(str(directory))
-            tracing = True
-        elif step == steps[1] + 1:
-            jax.block_until_ready(arrays)
-            stop()
-
-    try:
-        yield before
-    finally:
-        stop()
 
 
 @contextlib.contextmanager

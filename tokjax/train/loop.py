@@ -14,10 +14,13 @@ from tokjax.core.spec import check
 from tokjax.core.types import Params, System
 from tokjax.sharding import MeshSpec, make_mesh, put_batch, replicated, use_mesh
 from tokjax.train import checkpoint, compile_cache
-from tokjax.train.host import StopSignals, agree, prefetch, profiler, stop_signals
-from tokjax.train.metrics import Recorder, Stopwatch, is_evaluated, recording
+from tokjax.train.host import StopSignals, agree, prefetch, stop_signals
+from tokjax.train.metrics import Recorder, is_evaluated, recording
 from tokjax.train.optimizer import OptimizerSpec, learning_rates
+from tokjax.train.profiling import profiler
+from tokjax.train.speed import Feed, Speed, Stopwatch, mesh_peak_flops
 from tokjax.train.state import TrainState
+from tokjax.train.step import parts
 
 Evaluate = Callable[[TrainState], Mapping[str, float | str]]
 
@@ -33,7 +36,7 @@ class TrainSpec:
       checkpoint_every: steps between checkpoints; the last step is always saved.
       keep_checkpoints: newest checkpoints that stay.
       seed: of the initial parameters and of every random choice of the system.
-      profile_steps: (first, last) step to trace into `workdir/profile`, or None.
+      profile_steps: (first, last) step to trace into `workdir/profile`, or None; SIGUSR1 traces the next ones.
       tensorboard: also write `workdir/tensorboard`.
       time_limit_s: end after so many seconds of stepping, over every resume; compilation, evaluation and saving do not
         count. None for no limit.
@@ -74,6 +77,7 @@ def fit(
     mesh: Mesh | None = None,
     evaluate: Evaluate | None = None,
     adopt: Callable[[Params], Params] | None = None,
+    flops: float | None = None,
     progress: bool = True,
 ) -> TrainState:
     """Trains `system` from the newest good checkpoint in `workdir`, or from the start; the result is the same bits.
@@ -86,7 +90,8 @@ def fit(
         called again after a resume, and on another thread.
       spec: see `TrainSpec`.
       optimizer: see `OptimizerSpec`.
-      workdir: directory of the run, made if absent; gets metrics.jsonl, evaluations.jsonl and checkpoints/.
+      workdir: directory of the run, made if absent; gets run.json, metrics.jsonl, evaluations.jsonl, processes/
+        and checkpoints/.
       config: JSON values that describe the run; a resume with another one is an error, but for `checkpoint.RESUMABLE`.
       tables_hash: identifies the tokenizer; a resume with another one is an error.
       mesh: the devices; all of them, splitting the batch, by default.
@@ -94,6 +99,8 @@ def fit(
         `inference_params`, the averaged parameters where there are any.
       adopt: parameters a run begins with -> those parameters with arrays of another run in place of some; not asked
         again after a resume.
+      flops: FLOPs of forward and backward pass over one batch of all processes, as of `train_flops_per_step`, which
+        'mfu' is a share of; None if unknown.
       progress: show a progress bar.
 
     Returns:
@@ -118,11 +125,13 @@ def fit(
         state, done, seconds = _restore_or_init(workdir, programs, key, metadata, spec.init_from, adopt)
         saved, evaluated = done, done == 0 or is_evaluated(workdir, done)
 
-        watch = Stopwatch(seconds)
-        names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
-        recorder = stack.enter_context(recording(workdir, watch, names, spec, start=done, progress=progress))
+        watch, feed = Stopwatch(seconds), Feed()
+        speed = Speed(watch, feed, start=done, flops=flops, peak=mesh_peak_flops(mesh))
+        recorder = stack.enter_context(
+            recording(workdir, speed, parts(system.declare()), spec, metadata, start=done, progress=progress)
+        )
         trace = stack.enter_context(profiler(workdir / "profile", spec.profile_steps))
-        batches = stack.enter_context(prefetch(batch, done, spec.steps))
+        batches = stack.enter_context(prefetch(batch, done, spec.steps, feed=feed))
         run = _Run(workdir, spec, metadata, evaluate, signals, watch, recorder)
 
         if not evaluated and run.due(spec.eval_every, done):  # the last run ended between saving and evaluating

@@ -1,53 +1,30 @@
-"""What a run reports: a JSON line per logged step and per evaluation, a progress bar, TensorBoard, and an alarm."""
+"""What a run reports: a JSON line per logged step and per evaluation, to files and to sinks, and an alarm."""
 
 import contextlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
-from tokjax.core.errors import NumericsError, OutputError, SourceError, SpecError
-from tokjax.train.step import StepMetrics
+from tokjax.core.errors import NumericsError, OutputError, SourceError
+from tokjax.core.files import write_text
+from tokjax.train.sinks import Sink, heartbeats, progress_bar, tensorboard
+from tokjax.train.speed import Speed
+from tokjax.train.spikes import HISTORY, LossSpikes
+from tokjax.train.step import Part, StepMetrics
 
 if TYPE_CHECKING:
     from tokjax.train.loop import TrainSpec
 
 METRICS_FILE = "metrics.jsonl"
 EVALUATIONS_FILE = "evaluations.jsonl"
-
-
-class Stopwatch:
-    """Seconds spent stepping, over all resumes: evaluation, saving and compilation do not count."""
-
-    def __init__(self, seconds: float = 0.0):
-        self._before = seconds
-        self._since: float | None = None
-
-    def start(self) -> None:
-        """Starts counting."""
-        self._since = time.perf_counter()
-
-    @property
-    def seconds(self) -> float:
-        """Total so far."""
-        return self._before + (0.0 if self._since is None else time.perf_counter() - self._since)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Stops counting within a block, if it has started."""
-        running = self._since is not None
-        self._before, self._since = self.seconds, None
-        try:
-            yield
-        finally:
-            if running:
-                self.start()
+RUN_FILE = "run.json"
 
 
 def read_metrics(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -71,19 +48,19 @@ def read_evaluations(workdir: str | os.PathLike[str]) -> list[dict[str, Any]]:
 def _read(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise SourceError(f"{path}: no such file; give the directory of a run that has started.")
-    return _whole_lines(path)
+    return whole_lines(path.read_bytes())
 
 
 def is_evaluated(workdir: Path, step: int) -> bool:
     """Whether an evaluation of `step` has been reported."""
     path = workdir / EVALUATIONS_FILE
-    return path.exists() and any(line["step"] == step for line in _whole_lines(path))
+    return path.exists() and any(line["step"] == step for line in whole_lines(path.read_bytes()))
 
 
-def _whole_lines(path: Path) -> list[dict[str, Any]]:
-    """Parses every complete line; a line that a crash cut short is left out."""
+def whole_lines(content: bytes) -> list[dict[str, Any]]:
+    """Parses every complete line of a file of metrics; one that a crash or a reader cut short is left out."""
     lines = []
-    for text in path.read_bytes().split(b"\n"):
+    for text in content.split(b"\n"):
         try:
             line = json.loads(text)
         except ValueError:
@@ -94,20 +71,26 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class MetricsFile:
-    """An append-only file of JSON lines, of which a reader sees whole lines only."""
+    """An append-only file of JSON lines, of which a reader sees whole lines only.
+
+    Attributes:
+      kept: the last `HISTORY` lines that were there when it was opened.
+    """
 
     def __init__(self, path: Path, last_step: int):
         """Opens `path` and drops every line past `last_step`: those steps are about to run again."""
         self._path = path
         temporary = path.with_suffix(".tmp")
         with self._named_errors():
-            kept = [line for line in _whole_lines(path) if line["step"] <= last_step] if path.exists() else []
+            lines = whole_lines(path.read_bytes()) if path.exists() else []
+            kept = [line for line in lines if line["step"] <= last_step]
             with open(temporary, "wb") as file:
                 file.write(b"".join(_encode(line) for line in kept))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
             self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
+        self.kept = kept[-HISTORY:]
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Appends one line in one system call.
@@ -137,35 +120,52 @@ class MetricsFile:
 
 def _encode(line: Mapping[str, Any]) -> bytes:
     """One line of strict JSON: what is not finite becomes null."""
-    values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
-    return json.dumps(values, allow_nan=False).encode() + b"\n"
+    return json.dumps(_finite(line), allow_nan=False).encode() + b"\n"
 
 
-def summary(metrics: StepMetrics) -> dict[str, float]:
-    """Turns host metrics into numbers: each (sum, count) into its ratio. A metric 'loss' replaces the objective."""
-    values = {"loss": float(metrics.loss)}
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def summary(metrics: StepMetrics, parts: Sequence[Part]) -> dict[str, Any]:
+    """Turns host metrics into numbers: each (sum, count) into its ratio. A metric 'loss' replaces the objective.
+
+    Args:
+      metrics: of one step.
+      parts: what each of `gradient_norms` is of; those of a block become one number.
+    """
+    values: dict[str, Any] = {"loss": float(metrics.loss)}
     for name, (total, count) in metrics.aux.items():
         values[name] = float(total) / float(count) if count else math.nan
     values["learning_rate"] = float(metrics.learning_rate)
-    values["grad_norm"] = float(np.linalg.norm(metrics.gradient_norms.astype(np.float64)))
+    squares = np.square(metrics.gradient_norms.astype(np.float64))
+    blocks = dict.fromkeys((part.block for part in parts), 0.0)
+    for part, square in zip(parts, squares, strict=True):
+        blocks[part.block] += float(square)
+    values["grad_norm"] = math.sqrt(float(np.sum(squares)))
+    values["gradient_norms"] = {block: math.sqrt(square) for block, square in blocks.items()}
     values["update_norm"] = float(metrics.update_norm)
     return values
 
 
-def check_finite(step: int, metrics: StepMetrics, names: list[str]) -> None:
+def check_finite(step: int, metrics: StepMetrics, parts: Sequence[Part]) -> None:
     """Raises unless the loss, every gradient and the update of `step` are finite.
 
     Args:
-      names: path of each parameter, in the order of `gradient_norms`.
+      step: which step.
+      metrics: of that step.
+      parts: what each of `gradient_norms` is of.
 
     Raises:
-      NumericsError: names the step and the first parameter whose gradient is not finite.
+      NumericsError: names the step and the first part of the parameters whose gradient is not finite.
     """
-    bad = [name for name, norm in zip(names, metrics.gradient_norms, strict=True) if not np.isfinite(norm)]
+    bad = [part.name for part, norm in zip(parts, metrics.gradient_norms, strict=True) if not np.isfinite(norm)]
     if not bad and np.isfinite(metrics.loss) and np.isfinite(metrics.update_norm):
         return
     where = (
-        f"the gradient of {bad[0]} is not finite ({len(bad)} of {len(names)} parameters)"
+        f"the gradient of {bad[0]} is not finite ({len(bad)} of {len(parts)} parts)"
         if bad
         else "every gradient is finite, but the loss or the update is not"
     )
@@ -182,18 +182,18 @@ class Recorder:
         self,
         steps_file: MetricsFile | None,
         evaluations_file: MetricsFile | None,
-        watch: Stopwatch,
-        names: list[str],
+        speed: Speed,
+        parts: Sequence[Part],
         *,
-        start: int,
         is_logged: Callable[[int], bool],
-        sinks: list[Callable[[int, dict[str, Any]], None]],
+        sinks: Sequence[Sink],
     ):
         self._steps_file, self._evaluations_file = steps_file, evaluations_file
-        self._watch, self._names = watch, names
+        self._speed, self._parts = speed, parts
         self._is_logged, self._sinks = is_logged, sinks
+        # Only where lines are kept is it known which losses came before.
+        self._spikes = None if steps_file is None else LossSpikes(steps_file.kept)
         self._pending: tuple[int, StepMetrics] | None = None
-        self._last = (start, watch.seconds)
 
     def push(self, step: int, metrics: StepMetrics) -> None:
         """Takes the metrics of a step just dispatched, and reports those of the step before.
@@ -214,13 +214,13 @@ class Recorder:
             return
         (step, metrics), self._pending = self._pending, None
         metrics = jax.device_get(metrics)
-        check_finite(step, metrics, self._names)
+        check_finite(step, metrics, self._parts)
+        self._speed.count(metrics)
         if not self._is_logged(step):
             return
-        seconds = self._watch.seconds
-        steps_per_second = (step - self._last[0]) / max(seconds - self._last[1], 1e-9)
-        self._last = (step, seconds)
-        line = {"step": step, **summary(metrics), "seconds": seconds, "steps_per_second": steps_per_second}
+        line = {"step": step, **summary(metrics, self._parts), **self._speed.lap(step)}
+        if self._spikes is not None:
+            line |= self._spikes.judge(step, line["loss"])
         self._send(self._steps_file, line)
 
     def evaluation(self, line: dict[str, Any]) -> None:
@@ -235,77 +235,24 @@ class Recorder:
 
 
 @contextlib.contextmanager
-def progress_bar(start: int, steps: int, *, enabled: bool) -> Iterator[Callable[[int, dict[str, Any]], None]]:
-    """Shows a bar with loss, rate and remaining time on standard error; one line per report where it is no terminal.
-
-    Args:
-      start: steps already made.
-      steps: the last step.
-      enabled: False shows nothing.
-
-    Yields:
-      The function (step, line) -> None to call with every metrics line.
-    """
-    if not enabled:
-        yield lambda step, line: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("compiling", total=steps, completed=start)
-
-        def show(step: int, line: dict[str, Any]) -> None:
-            text = " ".join(f"{name} {line[name]:.4g}" for name in ("loss", "bits_per_byte") if name in line)
-            if "split" in line:
-                text = f"{line['split']} {text}"
-            if "steps_per_second" in line:
-                text = f"{text} | {line['steps_per_second']:.3g} steps/s"
-            bar.update(task, completed=step, description=text)
-            if not console.is_terminal:
-                console.print(f"step {step}/{steps} {text}", highlight=False)
-
-        yield show
-
-
-@contextlib.contextmanager
-def tensorboard(directory: Path, start: int, *, enabled: bool) -> Iterator[Callable[[int, dict[str, Any]], None]]:
-    """Writes every number for TensorBoard, and hides what an earlier run wrote past `start`.
-
-    Raises:
-      SpecError: asked for, but not installed.
-    """
-    if not enabled:
-        yield lambda step, line: None
-        return
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise SpecError("train.tensorboard: needs tensorboardX; pip install 'tokjax[tensorboard]'.") from error
-    with SummaryWriter(str(directory), purge_step=start + 1) as writer:
-
-        def show(step: int, line: dict[str, Any]) -> None:
-            prefix = line.get("split", "train")
-            for name, value in line.items():
-                if isinstance(value, float):
-                    writer.add_scalar(f"{prefix}/{name}", value, step)
-
-        yield show
-
-
-@contextlib.contextmanager
 def recording(
-    workdir: Path, watch: Stopwatch, names: list[str], spec: "TrainSpec", *, start: int, progress: bool
+    workdir: Path,
+    speed: Speed,
+    parts: Sequence[Part],
+    spec: "TrainSpec",
+    metadata: Mapping[str, Any],
+    *,
+    start: int,
+    progress: bool,
 ) -> Iterator[Recorder]:
-    """Opens everything that a run reports to; only the first process of a run reports.
+    """Opens everything that a run reports to; the first process of a run reports, the others leave heartbeats.
 
     Args:
       workdir: directory of the run.
-      watch: seconds of stepping.
-      names: path of each parameter.
+      speed: of its steps.
+      parts: what each gradient norm is of.
       spec: see `loop.TrainSpec`.
+      metadata: JSON values that describe the run, as of `checkpoint.run_metadata`, for those who watch it.
       start: steps already made; later lines of an earlier run are dropped.
       progress: show a progress bar.
     """
@@ -315,14 +262,31 @@ def recording(
         def open_file(name: str) -> MetricsFile | None:
             return stack.enter_context(contextlib.closing(MetricsFile(workdir / name, start))) if first else None
 
-        bar = stack.enter_context(progress_bar(start, spec.steps, enabled=progress and first))
-        board = stack.enter_context(tensorboard(workdir / "tensorboard", start, enabled=spec.tensorboard and first))
+        steps_file, evaluations_file = open_file(METRICS_FILE), open_file(EVALUATIONS_FILE)
+        if first:
+            write_text(workdir / RUN_FILE, json.dumps(_description(metadata, spec)))
         yield Recorder(
-            open_file(METRICS_FILE),
-            open_file(EVALUATIONS_FILE),
-            watch,
-            names,
-            start=start,
+            steps_file,
+            evaluations_file,
+            speed,
+            parts,
             is_logged=lambda step: step % spec.log_every == 0 or step == spec.steps,
-            sinks=[bar, board],
+            sinks=[
+                stack.enter_context(progress_bar(start, spec.steps, enabled=progress and first)),
+                stack.enter_context(tensorboard(workdir / "tensorboard", start, enabled=spec.tensorboard and first)),
+                stack.enter_context(heartbeats(workdir, start)),
+            ],
         )
+
+
+def _description(metadata: Mapping[str, Any], spec: "TrainSpec") -> dict[str, Any]:
+    """What is the same in every line, for those who watch the run."""
+    return {
+        **metadata,
+        "steps": spec.steps,
+        "log_every": spec.log_every,
+        "started": time.time(),
+        "processes": jax.process_count(),
+        "devices": jax.device_count(),
+        "device_kind": jax.devices()[0].device_kind,
+    }

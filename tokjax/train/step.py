@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -12,6 +12,7 @@ import optax
 from tokjax.core.errors import SpecError
 from tokjax.core.keys import named
 from tokjax.core.types import Aux, Params, System
+from tokjax.nn.param import stacked
 from tokjax.train.optimizer import OptimizerSpec
 from tokjax.train.state import TrainState
 
@@ -23,7 +24,7 @@ class StepMetrics:
     Attributes:
       loss: scalar that was minimized.
       aux: metric name -> (sum, count) over the whole batch.
-      gradient_norms: [parameters], L2 norm of each gradient before clipping, in the order of the parameter tree.
+      gradient_norms: [parts], L2 norm of the gradient of each of `parts` before clipping.
       update_norm: scalar, L2 norm of the change of all parameters.
       learning_rate: scalar used for this step.
     """
@@ -33,6 +34,34 @@ class StepMetrics:
     gradient_norms: jax.Array
     update_norm: jax.Array
     learning_rate: jax.Array
+
+
+class Part(NamedTuple):
+    """A parameter, or one layer of a parameter that all layers of a stack share.
+
+    Attributes:
+      name: its path, and which layer.
+      block: what it is reported with: the first key of its path, and the layer of a stack, as in 'backbone/3'.
+    """
+
+    name: str
+    block: str
+
+
+def parts(declared: Params) -> list[Part]:
+    """Returns what `StepMetrics.gradient_norms` are of, in their order.
+
+    Args:
+      declared: as of `System.declare`.
+    """
+    found = []
+    for path, layers in jax.tree_util.tree_leaves_with_path(stacked(declared)):
+        name, block = jax.tree_util.keystr(path), jax.tree_util.keystr(path[:1], simple=True)
+        if layers:
+            found += [Part(f"layer {layer} of {name}", f"{block}/{layer}") for layer in range(layers)]
+        else:
+            found.append(Part(name, block))
+    return found
 
 
 def micro_batches(batch: Any, count: int) -> Any:
@@ -110,6 +139,7 @@ def make_step(
     system: System, transform: optax.GradientTransformation, optimizer: OptimizerSpec
 ) -> Callable[[TrainState, Any, jax.Array, jax.Array], tuple[TrainState, StepMetrics]]:
     """Returns the pure function (state, batch, run key, learning rate) -> (next state, what to report)."""
+    layers = stacked(system.declare())
 
     def step(state: TrainState, batch: Any, key: jax.Array, learning_rate: jax.Array) -> tuple[TrainState, StepMetrics]:
         key = jax.random.fold_in(named(key, "loss"), state.step)
@@ -125,8 +155,8 @@ def make_step(
         metrics = StepMetrics(
             loss=loss,
             aux=aux,
-            gradient_norms=_norms(gradients),
-            update_norm=jnp.linalg.norm(_norms(updates)),
+            gradient_norms=_norms(gradients, layers),
+            update_norm=jnp.linalg.norm(_norms(updates, layers)),
             learning_rate=learning_rate,
         )
         return TrainState(state.step + 1, params, opt_state, system_state, ema), metrics
@@ -134,6 +164,10 @@ def make_step(
     return step
 
 
-def _norms(tree: Params) -> jax.Array:
-    """The L2 norm of every array of `tree`."""
-    return jnp.stack([jnp.sqrt(jnp.sum(jnp.square(x))) for x in jax.tree.leaves(tree)])
+def _norms(tree: Params, layers: Any) -> jax.Array:
+    """The L2 norm of every array of `tree`, of those that are stacked of every layer: [parts]."""
+
+    def squares(x: jax.Array, count: int) -> jax.Array:
+        return jnp.sum(jnp.square(x), axis=range(1, x.ndim)) if count else jnp.sum(jnp.square(x))[None]
+
+    return jnp.sqrt(jnp.concatenate(jax.tree.leaves(jax.tree.map(squares, tree, layers))))
