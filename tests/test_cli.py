@@ -38,7 +38,7 @@ def test_help_names_every_command():
     shown = tokjax("--help").stdout.decode()
     for command in (
         "compare", "train", "eval", "sample", "fit", "encode", "decode", "study", "systems", "tokenizers", "sources",
-        "images", "papers", "tokenize", "export",
+        "images", "papers", "tokenize", "export", "watch",
     ):  # fmt: skip
         assert f"\n    {command}" in shown
 
@@ -107,6 +107,10 @@ def test_fit_encode_decode_are_inverse(tmp_path, text):
         (["compare", "--images", "digits", "--source", "pydocs", "--out", "c"], "not allowed with"),
         (["compare", "--images", "digitz", "--out", "c"], "'digits'"),
         (["eval", "--workdir", "absent"], "absent"),
+        (["watch", "absent"], "absent: no run has written here"),
+        (["watch", ".", "--once"], ".: no run has written here"),
+        (["watch", "w", "--interval", "0"], "--interval: got 0"),
+        (["watch", "nonsense://w"], "nonsense"),
         (["sample", "--workdir", "absent"], "absent"),
         (["sample", "--workdir", "absent", "--seed", "99999999999999999999"], "--seed"),
         (["encode", "--tokenizer", "bpe"], "tokjax fit"),

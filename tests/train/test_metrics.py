@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import struct
 import threading
 import time
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_system
+from tensorboardX.proto.event_pb2 import Event
 from tiny_system import Tiny, train
 
 from tokjax.core.errors import NumericsError, OutputError, SourceError, SpecError
@@ -173,6 +175,12 @@ def test_signals_are_left_alone_outside_the_main_thread():
 
 def test_everything_a_run_can_show_is_shown(tmp_path, capsys):
     train(tmp_path, progress=True, tensorboard=True, profile_steps=(2, 3), log_every=2)
+    numbers = tensorboard_numbers(tmp_path / "tensorboard")
+    names = {"train/loss", "train/gradient_norms/first", "train/loss_spikes", "train/loss_spike", "valid/norm"}
+    assert names <= numbers.keys() and "train/mfu" not in numbers
+    for line in read_metrics(tmp_path):
+        written = numbers["train/gradient_norms/first"][line["step"]]
+        assert written == pytest.approx(line["gradient_norms"]["first"], rel=1e-6)  # float32 there
     assert "step 4/6 loss" in capsys.readouterr().err
     assert list((tmp_path / "tensorboard").glob("events*"))
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
@@ -180,6 +188,32 @@ def test_everything_a_run_can_show_is_shown(tmp_path, capsys):
     assert {"loss", "rows", "learning_rate", "grad_norm", "seconds", "steps_per_second"} <= read_metrics(tmp_path)[
         0
     ].keys()
+
+
+def tensorboard_numbers(directory):
+    """Name -> step -> number, of event files: records of a length, its checksum, an event and its checksum."""
+    found = {}
+    for path in directory.glob("events*"):
+        content = path.read_bytes()
+        while content:
+            (size,) = struct.unpack("<Q", content[:8])
+            event = Event.FromString(content[12 : 12 + size])
+            content = content[16 + size :]
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = value.simple_value
+    return found
+
+
+def test_every_line_is_strict_json(tmp_path):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    lost = {"a": float("nan"), "b": {"c": float("inf"), "d": 1.0}}
+    file = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    file.write({"step": 1, "loss": 1.0, "gradient_norms": lost})
+    file.close()
+    (line,) = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(line, parse_constant=refuse)["gradient_norms"] == {"a": None, "b": {"c": None, "d": 1.0}}
 
 
 def test_averaged_parameters_are_the_ones_evaluated(tmp_path):

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from tiny_system import ROWS, Tiny, batch
 
 from tokjax.core.errors import SpecError
-from tokjax.nn.param import decay_mask, materialize
+from tokjax.nn.param import decay_mask, materialize, stack
 from tokjax.train import OptimizerSpec, make_transform
 from tokjax.train.state import initializer
-from tokjax.train.step import accumulate_gradients, make_step, micro_batches, update_ema
+from tokjax.train.step import accumulate_gradients, make_step, micro_batches, parts, update_ema
 
 KEY = jax.random.key(3)
 accumulate = jax.jit(accumulate_gradients, static_argnums=(0, 5))
@@ -91,3 +91,25 @@ def test_gradient_norms_are_those_of_the_declared_parameters():
     gradients = jax.grad(lambda p: Tiny(noise=0.0).loss(p, state.system_state, batch(0), KEY)[0])(state.params)
     expected = [np.linalg.norm(np.ravel(g)) for g in jax.tree.leaves(gradients)]
     np.testing.assert_allclose(metrics.gradient_norms, expected, rtol=1e-5)  # before clipping
+
+
+def test_every_layer_of_a_stack_has_a_gradient_norm_of_its_own():
+    class Stacked(Tiny):
+        def declare(self):
+            return {"all": stack({"up": super().declare()["first"]}, 3), "last": super().declare()["second"]}
+
+        def loss(self, params, state, batch, key):
+            hidden = sum((layer + 1) * batch["x"] @ params["all"]["up"][layer] for layer in range(3))
+            return jnp.mean((jnp.tanh(hidden) @ params["last"] - batch["y"]) ** 2), (state, {})
+
+    system = Stacked()
+    assert [part.block for part in parts(system.declare())] == ["all/0", "all/1", "all/2", "last"]
+    assert parts(system.declare())[1].name == "layer 1 of ['all']['up']"
+    step, state = make(OptimizerSpec(), system)
+    _, metrics = step(state, batch(0), KEY)
+    of_one = float(metrics.gradient_norms[0])  # layer n counts n + 1 times, and so does its gradient
+    np.testing.assert_allclose(metrics.gradient_norms[:3], [of_one, 2 * of_one, 3 * of_one], rtol=1e-5)
+    gradients = jax.grad(lambda p: system.loss(p, state.system_state, batch(0), KEY)[0])(state.params)
+    whole = [np.linalg.norm(np.ravel(gradients["all"]["up"])), np.linalg.norm(np.ravel(gradients["last"]))]
+    found = [np.linalg.norm(metrics.gradient_norms[:3]), metrics.gradient_norms[3]]
+    np.testing.assert_allclose(found, whole, rtol=1e-5)

@@ -7,7 +7,7 @@ import sys
 import warnings
 
 import tokjax
-from tokjax.cli import generation, listings, models, tokens
+from tokjax.cli import generation, listings, models, tokens, watching
 from tokjax.cli.options import Run
 from tokjax.core.console import INTERRUPTED, drop_output, exit_on_interrupt, show_warning
 from tokjax.core.errors import OutputError, TokjaxError
@@ -22,6 +22,7 @@ start here:
   tokjax encode --tokenizer runs/bpe < README.md > ids && tokjax decode --tokenizer runs/bpe < ids
   tokjax tokenize --tokenizer runs/bpe --source pydocs --out runs/ids
   tokjax train --config lm:small --workdir runs/lm --config.optimizer.learning_rate=1e-3
+  tokjax watch runs/lm
   tokjax sample --workdir runs/lm --prompt 'The '
   tokjax generate --workdir runs/maskgit --count 16 --out runs/drawn
 
@@ -78,6 +79,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run, loads=loads)
         return sub
 
-    for group in (models, generation, tokens, listings):
+    for group in (models, watching, generation, tokens, listings):
         group.add(command)
     return parser

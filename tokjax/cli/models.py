@@ -3,6 +3,7 @@
 import argparse
 import functools
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,8 @@ def _train(arguments: argparse.Namespace) -> int:
     from tokjax.experiment.image_generator import is_image_generator, train_image_generator
     from tokjax.experiment.images import is_image_tokenizer, train_image_tokenizer
 
+    if hasattr(signal, "SIGUSR1"):  # before there are steps to trace, it would end the process
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     config = json.loads(override(load_config(arguments.config), arguments.overrides).to_json())
     train: Any = run.train_model
     if is_image_generator(config):
