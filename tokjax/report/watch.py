@@ -120,7 +120,7 @@ def bars(values: Sequence[float], width: int, rows: int = 1, levels: str = _BLOC
     return lines
 
 
-def _heading(status: RunStatus) -> Text:
+def _heading(status: RunStatus) -> Group:
     about, config = status.description, status.description.get("config", {})
     words = [
         config.get("system", {}).get("name"),
@@ -129,8 +129,8 @@ def _heading(status: RunStatus) -> Text:
         f"{about['devices']} x {about['device_kind']}" if "devices" in about else None,
         f"started {duration(status.now - about['started'])} ago" if "started" in about else None,
     ]
-    text = Text(status.workdir, style="bold", overflow="fold")
-    return text.append("  " + ", ".join(word for word in words if word), style="not bold dim")
+    described = Text(", ".join(word for word in words if word), style="dim", overflow="fold")
+    return Group(Text(status.workdir, style="bold", overflow="fold"), *([described] if described else []))
 
 
 def _progress(status: RunStatus, width: int) -> Group:
@@ -148,7 +148,9 @@ def _progress(status: RunStatus, width: int) -> Group:
     line.append(f"  {text}", style=style)
     if not status.steps:
         return Group(line)
-    return Group(line, ProgressBar(total=status.steps, completed=status.step, width=width))
+    bar = Table.grid()  # which ends its line; a bar alone does not
+    bar.add_row(ProgressBar(total=status.steps, completed=status.step, width=width))
+    return Group(line, bar)
 
 
 def _loss_plot(lines: Sequence[dict[str, Any]], width: int, levels: str) -> Text:
