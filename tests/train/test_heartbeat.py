@@ -4,6 +4,8 @@ import dataclasses
 import json
 import os
 import socket
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -90,3 +92,51 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / heartbeat.FOLDER).write_text("")
     with pytest.raises(OutputError, match=r"processes.0\.json"):
         heartbeat.write(tmp_path, step=1)
+
+
+# What one of two processes runs; the second is told to trace during the evaluation after step 3.
+PROCESS = """
+import signal, sys, jax
+address, index, workdir, folder = sys.argv[1:]
+jax.distributed.initialize(address, 2, int(index))
+sys.path.insert(0, folder)
+import tiny_system
+
+def batch(step):
+    return {name: rows[int(index) * 4 :][:4] for name, rows in tiny_system.batch(step).items()}
+
+def evaluate(state):
+    if index == "1" and state.step == 3:
+        signal.raise_signal(signal.SIGUSR1)
+    return {}
+
+tiny_system.train(workdir, batch=batch, evaluate=evaluate)
+"""
+
+
+@pytest.mark.slow
+def test_of_two_processes_each_beats_and_traces_for_itself(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    here = os.path.dirname(tiny_system.__file__)
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROCESS, address, str(index), str(tmp_path), here], stderr=subprocess.PIPE, text=True
+        )
+        for index in range(2)
+    ]
+    errors = [process.communicate(timeout=200)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], errors
+    beats = heartbeat.read(tmp_path)
+    assert [(beat.index, beat.processes, beat.step, beat.running) for beat in beats] == [
+        (0, 2, 6, False),
+        (1, 2, 6, False),
+    ]
+    assert beats[0].pid == processes[0].pid and beats[1].pid == processes[1].pid
+    assert "process-1" in errors[1] and "tokjax: trace" not in errors[0]
+    assert {path.relative_to(tmp_path / "profile").parts[:2] for path in tmp_path.rglob("*.xplane.pb")} == {
+        ("step-4", "process-1")
+    }
+    line = read_metrics(tmp_path)[-1]
+    assert line["rows_per_second"] == pytest.approx(8 * line["steps_per_second"])  # of both together

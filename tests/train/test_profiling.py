@@ -30,6 +30,7 @@ def signals_at(*steps):
     return evaluate
 
 
+@pytest.mark.slow
 def test_signals_trace_the_next_steps_and_change_no_bits(tmp_path, capsys):
     before = signal.getsignal(signal.SIGUSR1)
     # The second comes during the trace that the first asks for; the last trace is cut short by the end of the run.
