@@ -44,6 +44,7 @@ RESUMABLE = frozenset(
         "train.eval_every",
         "train.keep_checkpoints",
         "train.log_every",
+        "train.peer_timeout_s",
         "train.profile_steps",
         "train.steps",
         "train.tensorboard",

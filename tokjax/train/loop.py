@@ -21,6 +21,7 @@ from tokjax.train.profiling import profiler
 from tokjax.train.speed import Feed, Speed, Stopwatch, mesh_peak_flops
 from tokjax.train.state import TrainState
 from tokjax.train.step import parts
+from tokjax.train.watchdog import watchdog
 
 Evaluate = Callable[[TrainState], Mapping[str, float | str]]
 
@@ -40,6 +41,8 @@ class TrainSpec:
       tensorboard: also write `workdir/tensorboard`.
       time_limit_s: end after so many seconds of stepping, over every resume; compilation, evaluation and saving do not
         count. None for no limit.
+      peer_timeout_s: of several processes, one that gets no further for so many seconds ends, and says who is behind:
+        longer than a compilation, an evaluation or a save takes.
       init_from: directory of a run of the same system and tokenizer whose parameters this one starts from, or None.
     """
 
@@ -52,6 +55,7 @@ class TrainSpec:
     profile_steps: tuple[int, int] | None = None
     tensorboard: bool = False
     time_limit_s: float | None = None
+    peer_timeout_s: float = 1800.0
     init_from: str | None = None
 
     def __post_init__(self):
@@ -61,6 +65,8 @@ class TrainSpec:
         if self.profile_steps is not None:
             in_order = len(self.profile_steps) == 2 and 1 <= self.profile_steps[0] <= self.profile_steps[1]
             check(in_order, "train.profile_steps", self.profile_steps, "give (first, last) with 1 <= first <= last.")
+        fix = "give a positive number of seconds."
+        check(self.peer_timeout_s > 0, "train.peer_timeout_s", self.peer_timeout_s, fix)
         if self.time_limit_s is not None:
             check(self.time_limit_s > 0, "train.time_limit_s", self.time_limit_s, "give a positive number, or None.")
 
@@ -111,6 +117,8 @@ def fit(
       CheckpointError: `workdir` holds another run, or only damaged checkpoints; `init_from` holds no run that fits.
       OutputError: `workdir` cannot be written.
       NumericsError: a loss, gradient or update is not finite.
+
+    Where another process of the run hangs, the program ends with a message; see `watchdog`.
     """
     workdir = Path(workdir)
     mesh = make_mesh(MeshSpec()) if mesh is None else mesh
@@ -120,6 +128,7 @@ def fit(
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(stop_signals())
         stack.enter_context(use_mesh(mesh))
+        got_on = stack.enter_context(watchdog(workdir, spec.peer_timeout_s))
         key = jax.device_put(jax.random.key(spec.seed), replicated(mesh))
         programs = compile_cache.programs(system, optimizer, mesh)
         state, done, seconds = _restore_or_init(workdir, programs, key, metadata, spec.init_from, adopt)
@@ -132,7 +141,7 @@ def fit(
         )
         trace = stack.enter_context(profiler(workdir / "profile", spec.profile_steps))
         batches = stack.enter_context(prefetch(batch, done, spec.steps, feed=feed))
-        run = _Run(workdir, spec, metadata, evaluate, signals, watch, recorder)
+        run = _Run(workdir, spec, metadata, evaluate, signals, watch, recorder, got_on)
 
         if not evaluated and run.due(spec.eval_every, done):  # the last run ended between saving and evaluating
             run.evaluation(state, done)
@@ -145,6 +154,7 @@ def fit(
             state, metrics = step(state, put_batch(next(batches), mesh), key, rates[done])
             done, evaluated = done + 1, False
             recorder.push(done, metrics)
+            got_on()
             if run.due(spec.checkpoint_every, done):
                 run.save(state, done)
                 saved = done
@@ -169,6 +179,7 @@ class _Run:
     signals: StopSignals
     watch: Stopwatch
     recorder: Recorder
+    got_on: Callable[[], None]
 
     def due(self, every: int, done: int) -> bool:
         return done % every == 0 or done == self.spec.steps
@@ -183,6 +194,7 @@ class _Run:
         with self.watch.paused():
             metadata = self.metadata | {"data_position": done, "seconds": self.watch.seconds}
             checkpoint.save(self.workdir, state, metadata=metadata, keep=self.spec.keep_checkpoints)
+        self.got_on()
 
     def evaluation(self, state: TrainState, done: int) -> None:
         self.recorder.flush()
@@ -192,6 +204,7 @@ class _Run:
             values = self.evaluate(state)
         numbers = {name: float(value) for name, value in values.items() if name != "split"}
         self.recorder.evaluation({"step": done, "split": values.get("split", "valid"), **numbers})
+        self.got_on()
 
 
 def _restore_or_init(

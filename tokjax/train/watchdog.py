@@ -1,0 +1,78 @@
+"""A process of a run that hangs: the others wait for it for a time, say who is behind, and end."""
+
+import contextlib
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+
+from tokjax.core.errors import PeerError
+from tokjax.train import heartbeat
+from tokjax.train.heartbeat import Heartbeat
+
+_LOOKS = 20  # at the clock, within the time there is
+
+
+@contextlib.contextmanager
+def watchdog(workdir: Path, timeout_s: float) -> Iterator[Callable[[], None]]:
+    """Ends this process within a block when it has got nowhere for `timeout_s`; a run of one process waits for no one.
+
+    What a process waits in, a collective or a file system, cannot be interrupted, so the program ends where it stands:
+    with a message on standard error and the exit code of `PeerError`. Checkpoints are whole, and a rerun goes on.
+
+    Args:
+      workdir: directory of the run, where processes say how far they are.
+      timeout_s: longer than a step, an evaluation, a save or a compilation takes.
+
+    Yields:
+      The function () -> None to call after every step, evaluation and save.
+    """
+    if jax.process_count() == 1:
+        yield lambda: None
+        return
+    last, over = [time.monotonic()], threading.Event()
+
+    def advance() -> None:
+        last[0] = time.monotonic()
+
+    def look() -> None:
+        while not over.wait(timeout_s / _LOOKS):
+            if time.monotonic() - last[0] > timeout_s:
+                said = heartbeat.read(workdir)
+                message = hung(said, jax.process_index(), jax.process_count(), timeout_s, now=time.time())
+                print(f"tokjax: error: {message}", file=sys.stderr, flush=True)
+                os._exit(PeerError.exit_code)
+
+    threading.Thread(target=look, name="watchdog", daemon=True).start()
+    try:
+        yield advance
+    finally:
+        over.set()
+
+
+def hung(said: Sequence[Heartbeat], process: int, processes: int, timeout_s: float, *, now: float) -> str:
+    """Returns what to say of a run that got nowhere.
+
+    Args:
+      said: what each process last said.
+      process: which one speaks.
+      processes: how many there are.
+      timeout_s: how long it waited.
+      now: seconds since 1970.
+    """
+    others = sorted((beat for beat in said if beat.index != process), key=lambda beat: (beat.step, beat.time))
+    silent = sorted(set(range(processes)) - {beat.index for beat in said} - {process})
+    behind = [f"process {index} has said nothing" for index in silent]
+    behind += [
+        f"process {beat.index} on {beat.host} (pid {beat.pid}) was at step {beat.step} {now - beat.time:.0f} s ago"
+        for beat in others
+    ]
+    return (
+        f"process {process} of {processes} got no further for {timeout_s:g} s (train.peer_timeout_s). Furthest behind "
+        f"first: {'; '.join(behind[:4])}. Look at what that one printed; the same command goes on from the last "
+        "checkpoint. Where an evaluation or a save takes longer, raise train.peer_timeout_s."
+    )
