@@ -5,7 +5,7 @@ import pytest
 from jax.sharding import AxisType
 
 from tokjax.core.errors import SpecError
-from tokjax.sharding import MESH_AXES, MeshSpec, make_mesh, start_processes
+from tokjax.sharding import MESH_AXES, MeshSpec, make_mesh
 
 
 def test_default_is_all_devices_on_the_batch():
@@ -24,17 +24,3 @@ def test_sizes_that_do_not_multiply_to_the_devices(values):
 def test_impossible_sizes(values):
     with pytest.raises(SpecError, match="mesh"):
         MeshSpec(**values)
-
-
-def test_a_single_process_needs_no_start(monkeypatch):
-    monkeypatch.delenv("JAX_COORDINATOR_ADDRESS", raising=False)
-    monkeypatch.delenv("TOKJAX_MULTIHOST", raising=False)
-    start_processes()
-    assert jax.process_count() == 1
-
-
-def test_an_incomplete_multi_process_start_names_the_variable(monkeypatch):
-    monkeypatch.setenv("JAX_COORDINATOR_ADDRESS", "localhost:1")
-    monkeypatch.setenv("JAX_NUM_PROCESSES", "two")
-    with pytest.raises(SpecError, match="JAX_NUM_PROCESSES: got 'two'"):
-        start_processes()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokjax.cli.options import Command, add_quiet, add_source, print_entries
+from tokjax.cli.options import Command, add_processes, add_quiet, add_source, print_entries
 from tokjax.core.console import INTERRUPTED
 from tokjax.core.errors import SpecError
 
@@ -67,6 +67,7 @@ def add(command: Command) -> None:
         "--config.FIELD", metavar="VALUE", dest="_", help="override a field, as in --config.train.steps=100"
     )
     add_quiet(sub)
+    add_processes(sub)
 
     sub = command("eval", _eval, "score a trained model on whole documents, or images", "tokjax.experiment.run")
     sub.add_argument("--workdir", type=Path, required=True, help="directory of a training run")
@@ -75,6 +76,7 @@ def add(command: Command) -> None:
         "--split", choices=("train", "valid", "test", "all"), help="default: test; all of another --source"
     )
     sub.add_argument("--json", action="store_true", help="print JSON")
+    add_processes(sub)
 
     sub = command(
         "study", _study, "run the smallest honest experiment for a paper's claim", "tokjax.experiment.compare"
@@ -128,11 +130,14 @@ def _comparison(arguments: argparse.Namespace) -> tuple[Callable[..., dict[str, 
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    import jax
+
     from tokjax.experiment import run
     from tokjax.experiment.config import load_config, override
     from tokjax.experiment.encoder import is_encoder, train_encoder
     from tokjax.experiment.image_generator import is_image_generator, train_image_generator
     from tokjax.experiment.images import is_image_tokenizer, train_image_tokenizer
+    from tokjax.sharding import start_processes
 
     if hasattr(signal, "SIGUSR1"):  # before there are steps to trace, it would end the process
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -144,13 +149,34 @@ def _train(arguments: argparse.Namespace) -> int:
         train = train_encoder
     elif is_image_tokenizer(config["system"]):
         train = train_image_tokenizer
-    model, interrupted_by = train(config, arguments.workdir, progress=not arguments.quiet)
-    saved = "saved in" if model.step else "reached, nothing to save yet, in"
-    print(f"step {model.step} of {model.spec.train.steps} {saved} {arguments.workdir}")
+    with start_processes(arguments.coordinator, arguments.processes, arguments.process):
+        model, interrupted_by = train(config, arguments.workdir, progress=not arguments.quiet)
+        if jax.process_index() == 0:
+            saved = "saved in" if model.step else "reached, nothing to save yet, in"
+            print(f"step {model.step} of {model.spec.train.steps} {saved} {arguments.workdir}")
     return INTERRUPTED if interrupted_by == "SIGINT" else 0
 
 
 def _eval(arguments: argparse.Namespace) -> int:
+    import jax
+
+    from tokjax.sharding import start_processes
+
+    with start_processes(arguments.coordinator, arguments.processes, arguments.process):
+        result = _score(arguments)
+        if jax.process_index() > 0:
+            return 0
+        if arguments.json:
+            print(json.dumps(result))
+            return 0
+        for name, value in result.items():
+            if name == "by_position":
+                value = "  ".join(f"{first}+ {bits:.3f}" for first, bits in value)
+            print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
+    return 0
+
+
+def _score(arguments: argparse.Namespace) -> dict[str, Any]:
     import dataclasses
 
     from tokjax.data import load_source
@@ -169,15 +195,7 @@ def _eval(arguments: argparse.Namespace) -> int:
     split = arguments.split or ("all" if arguments.source not in (None, model.spec.source) else "test")
     found = model.evaluate(source if split == "all" else source.split(split))
     result = found.summary() if hasattr(found, "summary") else dataclasses.asdict(found)
-    result = {"workdir": str(arguments.workdir), "step": model.step, "source": source.name, "split": split, **result}
-    if arguments.json:
-        print(json.dumps(result))
-        return 0
-    for name, value in result.items():
-        if name == "by_position":
-            value = "  ".join(f"{first}+ {bits:.3f}" for first, bits in value)
-        print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
-    return 0
+    return {"workdir": str(arguments.workdir), "step": model.step, "source": source.name, "split": split, **result}
 
 
 def _study(arguments: argparse.Namespace) -> int:

@@ -20,6 +20,20 @@ def add_quiet(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def add_processes(parser: argparse.ArgumentParser) -> None:
+    """Adds --coordinator, --processes and --process."""
+    group = parser.add_argument_group(
+        "several processes",
+        "The same command runs once a machine, or once a GPU. Under Slurm, mpirun, on Cloud TPU pods and GKE the "
+        "processes find each other; elsewhere give all three, or JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and "
+        "JAX_PROCESS_ID. One that does not come within TOKJAX_START_TIMEOUT seconds (300) is an error, one that is "
+        "silent for TOKJAX_HEARTBEAT_TIMEOUT seconds (100) ends the run. The scripts in launch/ start them.",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    group.add_argument("--processes", type=int, metavar="N", help="how many; 1 alone: look for no others")
+    group.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+
+
 def print_entries(entries: list[Any]) -> None:
     """Prints the names of registered things, and what they are."""
     width = max((len(entry.name) for entry in entries), default=0)

@@ -40,6 +40,10 @@ class OutputError(UserError):
     """A place that cannot be written: read-only, full, or holding something else."""
 
 
+class StartError(UserError):
+    """Processes of one run that do not find each other, or do not agree about it."""
+
+
 class NumericsError(TokjaxError):
     """A loss or gradient that is not finite."""
 

@@ -2,7 +2,8 @@
 
 from tokjax.sharding.agreement import on_first, together
 from tokjax.sharding.batches import gathered, place, put_batch, share_of_process
-from tokjax.sharding.mesh import MESH_AXES, MeshSpec, make_mesh, start_processes, use_mesh
+from tokjax.sharding.mesh import MESH_AXES, MeshSpec, make_mesh, use_mesh
+from tokjax.sharding.processes import start_processes
 from tokjax.sharding.rules import (
     RULES,
     constrain,

@@ -1,9 +1,8 @@
-"""The device mesh: how many devices each kind of parallelism gets, and what starts the processes that own them."""
+"""The device mesh: how many devices each kind of parallelism gets."""
 
 import contextlib
 import dataclasses
 import math
-import os
 from collections.abc import Sequence
 
 import jax
@@ -65,25 +64,3 @@ def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Me
 def use_mesh(mesh: Mesh) -> contextlib.AbstractContextManager[Mesh]:
     """Context in which `rules.constrain` refers to `mesh`."""
     return jax.set_mesh(mesh)
-
-
-def start_processes() -> None:
-    """Joins the other processes of a multi-host run; does nothing for a single one. Call before any other use of JAX.
-
-    A run has several processes when the launcher sets `JAX_COORDINATOR_ADDRESS` (with `JAX_NUM_PROCESSES` and
-    `JAX_PROCESS_ID`), or when `TOKJAX_MULTIHOST=1` asks JAX to read Slurm, Open MPI or Cloud TPU by itself.
-
-    Raises:
-      SpecError: one of the three variables is missing or is not a number.
-    """
-    address = os.environ.get("JAX_COORDINATOR_ADDRESS")
-    if not address:
-        if os.environ.get("TOKJAX_MULTIHOST") == "1":
-            jax.distributed.initialize()
-        return
-    numbers = {}
-    for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"):
-        value = os.environ.get(name, "")
-        check(value.isdigit(), name, value, "with JAX_COORDINATOR_ADDRESS set, give it a whole number.")
-        numbers[name] = int(value)
-    jax.distributed.initialize(address, numbers["JAX_NUM_PROCESSES"], numbers["JAX_PROCESS_ID"])
