@@ -31,7 +31,7 @@ start here:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0, 2 for the user's mistakes, 130 after Ctrl-C, 1 otherwise."""
+    """Runs one command; returns the exit code: 0, 2 for a user's mistake, 130 or 143 for SIGINT or SIGTERM, else 1."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     arguments.overrides = [a.removeprefix("--config.") for a in rest if a.startswith("--config.")]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tokjax.cli.options import Command, add_processes, add_quiet, add_source, print_entries
-from tokjax.core.console import INTERRUPTED
+from tokjax.core.console import INTERRUPTED, TERMINATED
 from tokjax.core.errors import SpecError
 
 _TEXT_SYSTEMS = "bytes,bpe,hat"
@@ -154,7 +154,7 @@ def _train(arguments: argparse.Namespace) -> int:
         if jax.process_index() == 0:
             saved = "saved in" if model.step else "reached, nothing to save yet, in"
             print(f"step {model.step} of {model.spec.train.steps} {saved} {arguments.workdir}")
-    return INTERRUPTED if interrupted_by == "SIGINT" else 0
+    return {"SIGINT": INTERRUPTED, "SIGTERM": TERMINATED}.get(interrupted_by or "", 0)
 
 
 def _eval(arguments: argparse.Namespace) -> int:

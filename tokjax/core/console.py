@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 from tokjax.core.errors import OutputError, SourceError
 
 INTERRUPTED = 130  # what shells report for a program ended by Ctrl-C
+TERMINATED = 143  # and by SIGTERM: to a scheduler, a run that saved and stopped half-way is not one that is done
 
 
 @contextlib.contextmanager
