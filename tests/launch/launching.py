@@ -35,7 +35,8 @@ def launch(name: str, *arguments: str, **variables: str) -> subprocess.Popen[str
 def wait_for_metrics(workdir: Path, process: subprocess.Popen[str], seconds: float = 200) -> None:
     """Waits until a run has logged a step."""
     deadline = time.monotonic() + seconds
-    while not (workdir / "metrics.jsonl").exists():
+    metrics = workdir / "metrics.jsonl"
+    while not metrics.exists() or not metrics.stat().st_size:
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline, "the run has logged nothing"
         time.sleep(0.2)
