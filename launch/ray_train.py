@@ -72,10 +72,14 @@ def main() -> int:
         parser.error(f"--workers: got {arguments.workers}; give 1 or more.")
 
     variables = {name: value for name, value in os.environ.items() if name.startswith(FORWARDED)}
+    address = os.environ.get("RAY_ADDRESS", "auto")
+    host, _, port = address.rpartition(":")
     try:
-        ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), runtime_env={"env_vars": variables})
-    except ConnectionError as error:
-        parser.error(f"no Ray cluster ({error}); start one with `ray start --head`, or set RAY_ADDRESS.")
+        if port.isdigit():  # where nobody listens, Ray itself would try for minutes
+            socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=30).close()
+        ray.init(address=address, runtime_env={"env_vars": variables})
+    except OSError as error:
+        parser.error(f"no Ray cluster at {address} ({error}); start one by `ray start --head`, or set RAY_ADDRESS.")
     bundle = {"CPU": arguments.cpus, "GPU": arguments.gpus, "TPU": arguments.tpus}
     bundle = {kind: number for kind, number in bundle.items() if number}
     group = placement_group([bundle] * arguments.workers, strategy="SPREAD")

@@ -27,7 +27,7 @@ def test_shellcheck(path):
 @pytest.mark.parametrize("path", [*SHELL, *PYTHON], ids=lambda path: path.name)
 def test_a_header_says_what_it_needs_and_shows_a_command(path):
     header = path.read_text()[:1500]
-    assert "eeds: " in header and re.search(r"launch/[\w/.]+ .*--config", header)
+    assert "eeds: " in header and re.search(r"launch/[\w/.]+ (.*\\\n)?.*--config", header)
 
 
 @pytest.mark.parametrize("path", PYTHON, ids=lambda path: path.name)
