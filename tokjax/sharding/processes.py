@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import jax
 
-from tokjax.core.console import INTERRUPTED
+from tokjax.core.console import INTERRUPTED, drop_output
 from tokjax.core.errors import OutputError, PeerError, SpecError, TokjaxError
 from tokjax.sharding.clusters import find
 from tokjax.sharding.rendezvous import meet
@@ -91,7 +91,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _leave(code: int) -> None:
-    sys.stdout.flush()
+    drop_output()
     sys.stderr.flush()
     os._exit(code)
 
