@@ -142,6 +142,15 @@ def load_source(uri: str) -> Documents:
     return open_address(registry.sources, uri, files="file")
 
 
+def open_inner(uri: str) -> Documents:
+    """Opens the source that another one is made of, as `load_source` does."""
+    token = _found_earlier.set(None)  # that is of the outer one
+    try:
+        return load_source(uri)
+    finally:
+        _found_earlier.reset(token)
+
+
 def reopen_source(uri: str, *, indices: np.ndarray, digests: np.ndarray, sizes: np.ndarray) -> Documents:
     """Opens the source at `uri` again without reading every document, for processes that need few of them.
 

@@ -4,7 +4,7 @@ import re
 
 from tokjax.core.errors import SourceError
 from tokjax.core.registry import sources
-from tokjax.data.documents import Documents, load_source, open_documents
+from tokjax.data.documents import Documents, open_documents, open_inner
 
 _OTHER = re.compile(rb"[^a-z]+")
 
@@ -36,4 +36,4 @@ def letters(rest: str) -> Documents:
     """
     if not rest:
         raise SourceError("letters: names no source. Write letters:SOURCE, as in letters:joined:4096:pydocs.")
-    return open_documents(f"letters:{rest}", _Letters(load_source(rest)), advice="Use a longer text")
+    return open_documents(f"letters:{rest}", _Letters(open_inner(rest)), advice="Use a longer text")
