@@ -447,7 +447,9 @@ def test_reopening_reads_nothing_but_checks_what_is_read(address):
 
 
 def test_sources_made_of_others_are_reopened_as_they_were(tmp_path):
-    (tmp_path / "text.txt").write_text("\n\n".join(f"Paragraph {number:b}".translate({48: "o", 49: "i"}) for number in range(60)))
+    (tmp_path / "text.txt").write_text(
+        "\n\n".join(f"Paragraph {number:b}".translate({48: "o", 49: "i"}) for number in range(60))
+    )
     address = f"letters:joined:100:file:{tmp_path}/text.txt?records=paragraphs"
     tokenize_source(address, load_tokenizer("bytes"), tmp_path / "t", shards=2, workers=1)
     assert list(load_source(f"tokenized:{tmp_path / 't'}")) == list(load_source(address))

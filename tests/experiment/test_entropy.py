@@ -51,7 +51,7 @@ def test_the_export_predicts_what_the_run_does(m1):
     np.testing.assert_allclose(found, jax.nn.softmax(logits), rtol=1e-4, atol=1e-7)  # sums in another order
 
 
-def test_the_first_byte_has_its_frequency_in_the_training_text(m1, text):
+def test_the_first_byte_has_its_frequency_in_the_training_stream(m1, text):
     first = export_entropy(m1).next_probabilities([b""])[0]
     joined = b"".join(load_source(text).split("train"))
     assert first[ord("t")] == (joined.count(b"t") + 1) / (len(joined) + 256)

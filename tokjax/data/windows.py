@@ -2,13 +2,14 @@
 
 A stream `EOD d1.. EOD d2.. EOD` of N tokens holds N - 1 pairs (input, target), and pair j is tokens j and j + 1: every
 token and every end of document (EOD) is the target of exactly one pair, in the same document as its input. Both kinds
-of batch are rows of pair numbers, turned into arrays by the one function `_assemble`.
+of batch are rows of pairs, turned into arrays by the one function `_assemble`.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,6 +31,45 @@ class Encoder(Protocol):
 
     def encode_many(self, documents: Iterable[bytes], /) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields the ids of each document and the bytes that each stands for."""
+        ...
+
+
+class Rows(NamedTuple):
+    """Windows of text: pair j of a row is its tokens j and j + 1.
+
+    Attributes:
+      ids: unsigned [R, T + 1].
+      units: unsigned [R, T + 1], bytes that each id stands for.
+      pairs: int64 [R], how many of the T pairs count; the others repeat a text that is shorter than a row.
+    """
+
+    ids: np.ndarray
+    units: np.ndarray
+    pairs: np.ndarray
+
+
+class Text(Protocol):
+    """What batches to train on are made from."""
+
+    @property
+    def end_of_document(self) -> int:
+        """The id that is not a token."""
+        ...
+
+    @property
+    def bytes_per_pair(self) -> float:
+        """Bytes of text that a target stands for, on average."""
+        ...
+
+    def rows(self, numbers: range, *, seed: int, length: int, per_batch: Fraction) -> Rows:
+        """Returns rows by their numbers, which are counted from the first row of the first epoch.
+
+        Args:
+          numbers: which rows.
+          seed: which order, from 0 to 2**64 - 1.
+          length: pairs in a row, T.
+          per_batch: rows that a batch takes from this text, on average where it is a part of a mixture.
+        """
         ...
 
 
@@ -56,6 +96,26 @@ class TokenStream:
     def bytes(self) -> int:
         """Bytes that all ids stand for."""
         return int(self.units.sum(dtype=np.int64))
+
+    @property
+    def bytes_per_pair(self) -> float:
+        """Bytes of text that a target stands for, on average."""
+        return self.bytes / self.pairs
+
+    def rows(self, numbers: range, *, seed: int, length: int, per_batch: Fraction) -> Rows:
+        """Returns rows by their numbers; see `Text`. Any row may read any window, whatever `per_batch`."""
+        del per_batch
+        windows = max(1, self.pairs // length)
+        starts = np.empty(len(numbers), np.int64)
+        for index, row in enumerate(numbers):
+            epoch, place = divmod(row, windows)
+            starts[index] = self._epoch_starts(seed, epoch, self.pairs, length)[place]
+        places = (starts[:, None] + np.arange(length + 1)) % self.pairs  # the last id is the first: both are ends
+        return Rows(self.ids[places], self.units[places], np.full(len(numbers), min(length, self.pairs)))
+
+    @functools.cached_property
+    def _epoch_starts(self) -> Callable[[int, int, int, int], np.ndarray]:
+        return functools.lru_cache(maxsize=2)(_epoch_starts)  # of its own: a mixture reads many streams in turn
 
     @functools.cached_property
     def boundaries(self) -> np.ndarray:
@@ -108,16 +168,16 @@ def token_stream(source: Source | Sequence[bytes], encoder: Encoder) -> TokenStr
 
 
 def train_batch(
-    stream: TokenStream, step: int, *, seed: int, batch_size: int, length: int, host: int = 0, hosts: int = 1
+    text: Text, step: int, *, seed: int, batch_size: int, length: int, host: int = 0, hosts: int = 1
 ) -> Batch:
     """Returns the rows of one host for one step: a pure function of the arguments.
 
-    The pairs of the stream form a circle. Each epoch cuts it at a new random place into windows of `length` pairs and
-    visits each once in random order; batches run on from one epoch into the next. A stream shorter than one window is
-    that one window, padded.
+    The pairs of a text form a circle. Each epoch cuts it at a new random place into windows of `length` pairs and
+    visits each once in random order (`TokenStream`), or in one that reads from disk little by little (`BlockOrder`);
+    batches run on from one epoch into the next. A text shorter than one window is that one window, padded.
 
     Args:
-      stream: the tokens.
+      text: the tokens.
       step: which batch, from 0.
       seed: which order, from 0 to 2**64 - 1.
       batch_size: rows of all hosts together, B.
@@ -130,18 +190,13 @@ def train_batch(
 
     Raises:
       SpecError: a size that is not positive, or hosts that do not divide the batch.
+      SourceError: text that is read from disk is damaged.
     """
     check(length > 0, "length", length, "use a positive number of tokens")
-    rows = rows_of_host(step, seed=seed, batch_size=batch_size, host=host, hosts=hosts)
-    windows = max(1, stream.pairs // length)
-    starts = np.empty(len(rows), np.int64)
-    for index, row in enumerate(rows):
-        epoch, place = divmod(row, windows)
-        starts[index] = _epoch_starts(seed, epoch, stream.pairs, length)[place]
-    columns = np.arange(length)
-    pairs = (starts[:, None] + columns) % stream.pairs
-    pairs = np.where(columns < stream.pairs, pairs, _PADDING)
-    return _assemble(stream, pairs, scored=pairs != _PADDING)
+    numbers = rows_of_host(step, seed=seed, batch_size=batch_size, host=host, hosts=hosts)
+    rows = text.rows(numbers, seed=seed, length=length, per_batch=Fraction(batch_size))
+    valid = np.arange(length) < rows.pairs[:, None]
+    return _assemble(rows.ids[:, :-1], rows.ids[:, 1:], rows.units[:, 1:], valid, valid, text.end_of_document)
 
 
 def eval_batches(
@@ -220,41 +275,49 @@ def _eval_batches(
                 pairs[number, columns] = np.arange(piece.start, piece.stop)
                 scored[number, columns] = pairs[number, columns] >= piece.scored_from
         position = np.searchsorted(stream.boundaries, np.maximum(pairs, 0), side="right") - 1
+        valid = pairs != _PADDING
+        read = np.where(valid, pairs, 0)
+        ids, targets, units = stream.ids[read], stream.ids[read + 1], stream.units[read + 1]
         yield EvalBatch(
-            batch=_assemble(stream, pairs, scored),
+            batch=_assemble(ids, targets, units, valid, scored, stream.end_of_document),
             document=np.where(scored, position, -1).astype(np.int32),
             offset=np.where(scored, pairs - stream.boundaries[position], -1).astype(np.int32),
         )
 
 
-def _assemble(stream: TokenStream, pairs: np.ndarray, scored: np.ndarray) -> Batch:
-    """Builds the batch of the pair numbers [B, T]. A segment starts at each end-of-document input and at column 0."""
-    valid = pairs != _PADDING
-    inputs = np.where(valid, pairs, 0)
-    ids = stream.ids[inputs]
-    starts = ids == stream.end_of_document
+def _assemble(
+    ids: np.ndarray, targets: np.ndarray, units: np.ndarray, valid: np.ndarray, scored: np.ndarray, end: int
+) -> Batch:
+    """Builds the batch of pairs [B, T]. A segment starts at each end-of-document input and at column 0."""
+    starts = ids == end
     starts[:, 0] = True
-    columns = np.arange(pairs.shape[1])
+    columns = np.arange(ids.shape[1])
     values: dict[str, Any] = {
         "ids": ids,
-        "targets": stream.ids[inputs + 1],
+        "targets": targets,
         "segment_ids": np.cumsum(starts, axis=1),
         "positions": columns - np.maximum.accumulate(np.where(starts, columns, 0), axis=1),
-        "units": stream.units[inputs + 1],
+        "units": units,
     }
     arrays = {name: np.where(valid, value, 0).astype(np.int32) for name, value in values.items()}
     return Batch(**arrays, loss_mask=scored.astype(np.float32))  # type: ignore[arg-type]  # host arrays
 
 
-@functools.lru_cache(maxsize=4)
 def _epoch_starts(seed: int, epoch: int, pairs: int, length: int) -> np.ndarray:
     """Returns the first pair of each window in the epoch's order: int64 [windows]. O(windows), once per epoch."""
-    windows = max(1, pairs // length)
-    raw = random_bits(seed, epoch, windows + 1)
-    cut = int(raw[0]) % pairs if pairs >= length else 0
-    starts = cut + np.argsort(raw[1:], kind="stable") * length
+    raw = random_bits(seed, epoch, max(1, pairs // length) + 1)
+    starts = _cut(int(raw[0]), pairs, length) + np.argsort(raw[1:], kind="stable") * length
     starts.setflags(write=False)
     return starts
+
+
+def epoch_cut(seed: int, epoch: int, pairs: int, length: int) -> int:
+    """Returns where on the circle of a text's pairs the first window of an epoch begins."""
+    return _cut(int(random_bits(seed, epoch, 1)[0]), pairs, length)
+
+
+def _cut(raw: int, pairs: int, length: int) -> int:
+    return raw % pairs if pairs >= length else 0
 
 
 def sample(source: Source | Sequence[bytes], limit_bytes: int) -> list[int]:

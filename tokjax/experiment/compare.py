@@ -15,7 +15,7 @@ from tokjax.core.files import only_user, read_json, write_text
 from tokjax.core.spec import check, fingerprint
 from tokjax.core.types import Source
 from tokjax.data import load_source
-from tokjax.data.windows import TokenStream, token_stream
+from tokjax.data.windows import Text
 from tokjax.experiment import run
 from tokjax.experiment.budget import Budget
 from tokjax.experiment.contenders import Contender, contender, folder, row_length
@@ -73,14 +73,14 @@ class _Prepared(Entrant):
 
     source: Source
     fitted: Fitted
-    text: TokenStream
+    text: Text
     metric: ClassVar[str] = "bits_per_byte"
     metric_in_words: ClassVar[str] = "bits/byte"
     least_data: ClassVar[dict[str, Any]] = {"eval_bytes": 1}
 
     @property
     def bytes_per_target(self) -> float:
-        return self.text.bytes / self.text.pairs
+        return self.text.bytes_per_pair
 
     def train(self, config: dict[str, Any], where: Path, *, progress: bool) -> tuple[run.Model, str | None]:
         return run.train_model(config, where, source=self.source, text=self.text, progress=progress)
@@ -158,7 +158,7 @@ def _prepare(entry: Contender, spec: CompareSpec, source: Source, directory: Pat
     fitted = run.prepare_tokenizer(
         config["tokenizer"], source.split("train"), directory / "tokenizers" / folder(entry.name)
     )
-    prepared = _Prepared(entry.name, config, source, fitted, token_stream(source.split("train"), fitted))
+    prepared = _Prepared(entry.name, config, source, fitted, run.training_stream(source.split("train"), fitted))
     config["data"]["length"] = row_length(spec.context_bytes, prepared.bytes_per_target)
     return prepared
 

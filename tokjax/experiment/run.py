@@ -17,7 +17,7 @@ from tokjax.core.spec import build, check, to_dict
 from tokjax.core.types import Batch, Params, Source
 from tokjax.data import load_source
 from tokjax.data.tokenized import TokenizedDocuments
-from tokjax.data.windows import TokenStream, sample, token_stream, train_batch
+from tokjax.data.windows import Text, sample, token_stream, train_batch
 from tokjax.generate.bytewise import write
 from tokjax.generate.decoding import stream
 from tokjax.generate.sampling import SamplingSpec
@@ -213,8 +213,12 @@ def _prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path)
     return fitted
 
 
-def training_stream(documents: Source, fitted: Fitted) -> TokenStream:
-    """Returns the ids of `documents`: as they are stored, where they are those of this tokenizer, else encoded now."""
+def training_stream(documents: Source, fitted: Fitted) -> Text:
+    """Returns the ids of `documents`: as they are stored, where they are those of this tokenizer, else encoded now.
+
+    Raises:
+      SourceError: there are no documents, or their ids are streamed and of another tokenizer.
+    """
     stored = documents.token_stream(fitted) if isinstance(documents, TokenizedDocuments) else None
     return token_stream(documents, fitted) if stored is None else stored
 
@@ -230,7 +234,7 @@ def train_model(
     workdir: str | os.PathLike,
     *,
     source: Source | None = None,
-    text: TokenStream | None = None,
+    text: Text | None = None,
     progress: bool = True,
 ) -> tuple[Model, str | None]:
     """Trains what `config` describes, or goes on where `workdir` stopped.
@@ -262,7 +266,7 @@ def _train(
     config: Mapping[str, Any],
     workdir: Path,
     source: Source | None,
-    text: TokenStream | None,
+    text: Text | None,
     progress: bool,
 ) -> tuple[Model, str | None]:
     source = load_source(spec.source) if source is None else source
