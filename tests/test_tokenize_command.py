@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_one_line(command, reference, source, bpe, tmp_path
     assert "tokjax fit" in shown
 
 
-def test_training_stream_is_never_encoded_again(reference, source, bpe):
+def test_training_text_is_never_encoded_again(reference, source, bpe):
     fitted, train = load_tokenizer(bpe), load_source(f"tokenized:{reference}").split("train")
     expected = token_stream(load_source(source).split("train"), fitted)
 
