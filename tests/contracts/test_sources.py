@@ -16,6 +16,7 @@ NEEDS_NO_DATA = {
     "stdlib": "stdlib",
     "joined": "joined:4096:pydocs",
     "letters": "letters:joined:4096:pydocs",
+    "mix": "mix:0.7*pydocs|0.3*stdlib",
 }
 
 

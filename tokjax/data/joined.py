@@ -3,6 +3,7 @@
 from tokjax.core.errors import SourceError
 from tokjax.core.registry import sources
 from tokjax.data.documents import Documents, open_documents, open_inner
+from tokjax.data.mixture import unweighted
 
 _BETWEEN = b"\n\n"
 
@@ -40,4 +41,5 @@ def joined(rest: str) -> Documents:
     size, colon, address = rest.partition(":")
     if not colon or not size.isdigit() or int(size) < 1:
         raise SourceError(f"joined:{rest}: write joined:BYTES:SOURCE, as in joined:4096:pydocs.")
-    return open_documents(f"joined:{rest}", _Joined(open_inner(address), int(size)), advice="Use fewer bytes")
+    inner = unweighted(open_inner(address), by="joined:")
+    return open_documents(f"joined:{rest}", _Joined(inner, int(size)), advice="Use fewer bytes")

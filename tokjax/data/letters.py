@@ -5,6 +5,7 @@ import re
 from tokjax.core.errors import SourceError
 from tokjax.core.registry import sources
 from tokjax.data.documents import Documents, open_documents, open_inner
+from tokjax.data.mixture import unweighted
 
 _OTHER = re.compile(rb"[^a-z]+")
 
@@ -36,4 +37,6 @@ def letters(rest: str) -> Documents:
     """
     if not rest:
         raise SourceError("letters: names no source. Write letters:SOURCE, as in letters:joined:4096:pydocs.")
-    return open_documents(f"letters:{rest}", _Letters(open_inner(rest)), advice="Use a longer text")
+    return open_documents(
+        f"letters:{rest}", _Letters(unweighted(open_inner(rest), by="letters:")), advice="Use a longer text"
+    )

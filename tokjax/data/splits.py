@@ -20,8 +20,11 @@ def digest(content: bytes) -> bytes:
 
 def first_of_each(digests: np.ndarray) -> np.ndarray:
     """Returns where each distinct digest of uint8 [N, 16] stands first, ascending: int64 [distinct]."""
-    halves = np.ascontiguousarray(digests).view([("high", ">u8"), ("low", ">u8")])[:, 0]
-    return np.sort(np.unique(halves, return_index=True)[1]).astype(np.int64)
+    halves = np.ascontiguousarray(digests).view(np.uint64)
+    order = np.lexsort((halves[:, 1], halves[:, 0]))  # stable: the first of equal ones stays first
+    new = np.ones(len(order), bool)
+    new[1:] = (halves[order[1:]] != halves[order[:-1]]).any(axis=1)
+    return np.sort(order[new])
 
 
 def split_numbers(digests: np.ndarray, among: Collection[str] = tuple(SPLITS)) -> np.ndarray:

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from tokjax.core.errors import CheckpointError, SpecError
+from tokjax.core.errors import CheckpointError, SourceError, SpecError
 from tokjax.core.registry import systems
 from tokjax.core.spec import build
 from tokjax.core.types import Params, Source
 from tokjax.data import load_source
+from tokjax.data.mixture import unweighted
+from tokjax.data.tokenized import TokenizedDocuments
 from tokjax.data.word_rows import WordBatch, cut_rows, train_rows
 from tokjax.data.words import WordStream, word_stream
 from tokjax.experiment.run import RunSpec, prepare_tokenizer, sample_documents
@@ -112,12 +114,19 @@ def train_encoder(
     config = json.loads(json.dumps(dict(config)))
     spec = build(RunSpec, config)
     with only_run(workdir):
-        source = load_source(spec.source) if source is None else source
+        source = _in_memory(load_source(spec.source) if source is None else source, spec.system["name"])
         if fitted is None:
             fitted = prepare_tokenizer(spec.tokenizer, source.split("train"), workdir)
         else:
             on_first(functools.partial(fitted.save, workdir / "tokenizer"))
         return _train(spec, config, workdir, source, fitted, text, progress)
+
+
+def _in_memory(source: Source, system: str) -> Source:
+    """Returns `source`, unless it asks for what rows of words cannot do."""
+    if isinstance(source, TokenizedDocuments) and source.streamed:
+        raise SourceError(f"{source.name}: {system} holds all words in memory. Leave '?stream=true' out.")
+    return unweighted(source, by=system)
 
 
 def _train(

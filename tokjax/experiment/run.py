@@ -1,5 +1,6 @@
 """One run: source + tokenizer + system + optimizer, from a configuration to a trained, measurable model."""
 
+import collections
 import dataclasses
 import functools
 import json
@@ -11,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from tokjax.core.errors import CheckpointError, SpecError
+from tokjax.core.errors import CheckpointError, SourceError, SpecError
 from tokjax.core.registry import systems, tokenizers
 from tokjax.core.spec import build, check, to_dict
 from tokjax.core.types import Batch, Params, Source
 from tokjax.data import load_source
+from tokjax.data.mixture import MixedText, Mixture
 from tokjax.data.tokenized import TokenizedDocuments
 from tokjax.data.windows import Text, sample, token_stream, train_batch
 from tokjax.generate.bytewise import write
@@ -189,7 +191,7 @@ def _prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path)
         from tokjax.experiment.entropy import resolve  # which loads runs itself
 
         fields = resolve(fields)
-    stored = source.fitted if not fields and isinstance(source, TokenizedDocuments) else None
+    stored = None if fields else _stored_tokenizer(source)
     if stored is None and "name" not in fields:
         raise SpecError("tokenizer.name: missing; `tokjax tokenizers` lists the names.")
     name = fields.pop("name", None)
@@ -213,20 +215,56 @@ def _prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path)
     return fitted
 
 
+def _stored_tokenizer(source: Source) -> Fitted | None:
+    """Returns the tokenizer whose ids `source` stores, or all sources of a mixture store; None where there are none.
+
+    Raises:
+      SourceError: sources of a mixture store ids of different tokenizers.
+    """
+    if isinstance(source, TokenizedDocuments):
+        return source.fitted
+    if not isinstance(source, Mixture) or not all(isinstance(part, TokenizedDocuments) for part in source.parts):
+        return None
+    stored = {part.name: part.fitted for part in source.parts if isinstance(part, TokenizedDocuments)}
+    if len({fitted.hash for fitted in stored.values()}) > 1:
+        listed = ", ".join(f"{name} of {fitted.name} {fitted.hash}" for name, fitted in stored.items())
+        raise SourceError(
+            f"{source.name}: holds ids of different tokenizers: {listed}. Tokenize all with the same one."
+        )
+    return next(iter(stored.values()))
+
+
 def training_stream(documents: Source, fitted: Fitted) -> Text:
     """Returns the ids of `documents`: as they are stored, where they are those of this tokenizer, else encoded now.
 
     Raises:
       SourceError: there are no documents, or their ids are streamed and of another tokenizer.
     """
+    if isinstance(documents, Mixture):
+        parts = tuple(training_stream(part, fitted) for part in documents.parts)
+        return MixedText(parts=parts, weights=documents.weights)
     stored = documents.token_stream(fitted) if isinstance(documents, TokenizedDocuments) else None
     return token_stream(documents, fitted) if stored is None else stored
 
 
 def sample_documents(source: Source, limit_bytes: int) -> list[bytes]:
-    """Returns a fixed random sample of whole documents that hold about `limit_bytes`, or all of them."""
+    """Returns a fixed random sample of whole documents that hold about `limit_bytes`, or all of them.
+
+    Of a mixture, each source gives its weight of the bytes.
+    """
+    return [raw for _, _, documents in sample_parts(source, limit_bytes) for raw in documents]
+
+
+def sample_parts(source: Source, limit_bytes: int) -> list[tuple[str, float, list[bytes]]]:
+    """Returns name, weight and sample of each source of a mixture, or of the only source; as `sample_documents`."""
+    if isinstance(source, Mixture):
+        return [
+            (part.name, float(weight), documents)
+            for part, weight in zip(source.parts, source.weights, strict=True)
+            for _, _, documents in sample_parts(part, max(1, int(limit_bytes * weight)))
+        ]
     iter(source)  # an empty split raises here, saying what to do
-    return [source[index] for index in sample(source, limit_bytes)]
+    return [(source.name, 1.0, [source[index] for index in sample(source, limit_bytes)])]
 
 
 def train_model(
@@ -286,12 +324,17 @@ def _train(
             host=part, hosts=parts,
         )  # fmt: skip
 
-    held_out = functools.cache(lambda: sample_documents(validation, spec.data.eval_bytes))
+    held_out = functools.cache(lambda: sample_parts(validation, spec.data.eval_bytes))
 
     def validate(state: TrainState) -> dict[str, float]:
-        shape, params = spec.data, state.inference_params
-        result = evaluate(system, params, fitted, held_out(), length=shape.length, batch_size=shape.batch_size)
-        return {"bits_per_byte": result.bits_per_byte, "next_word_accuracy": result.next_word_accuracy}
+        shape, params, values = spec.data, state.inference_params, collections.defaultdict[str, float](float)
+        for name, weight, documents in held_out():
+            found = evaluate(system, params, fitted, documents, length=shape.length, batch_size=shape.batch_size)
+            for metric in ("bits_per_byte", "next_word_accuracy"):
+                values[metric] += weight * getattr(found, metric)
+                if isinstance(validation, Mixture):
+                    values[f"{metric}/{name.removesuffix('/valid')}"] = getattr(found, metric)
+        return values
 
     state = fit(
         system, batch, spec.train, spec.optimizer,

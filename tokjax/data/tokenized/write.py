@@ -22,6 +22,7 @@ from tokjax.core.errors import OutputError, SourceError, TokenizerError
 from tokjax.core.files import only_user
 from tokjax.core.spec import check
 from tokjax.data.documents import Documents, load_source
+from tokjax.data.mixture import unweighted
 from tokjax.data.tokenized import layout
 from tokjax.data.tokenized.beam import run_on_beam
 from tokjax.data.tokenized.layout import DATASET, DOCUMENTS, TOKENIZER, Dataset, Index, Record
@@ -155,7 +156,7 @@ def shard_bounds(sizes: np.ndarray, shards: int) -> list[int]:
 
 
 def _documents(address: str, split: str) -> Documents:
-    source = load_source(address)
+    source = unweighted(load_source(address), by="tokjax tokenize")
     documents = source if split == "all" else source.split(split)
     iter(documents)  # an empty split raises here, saying what to do
     return documents
