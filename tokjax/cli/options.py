@@ -11,7 +11,7 @@ Command = Callable[[str, Run, str, str], argparse.ArgumentParser]
 
 def add_source(parser: argparse._ActionsContainer, *, default: str | None, text: str = "") -> None:
     """Adds --source."""
-    kinds = "pydocs, stdlib, file:GLOB, jsonl:GLOB, tfds:NAME, array_record:GLOB, tokenized:DIR"
+    kinds = "pydocs, stdlib, file:GLOB, jsonl:GLOB, tfds:NAME, array_record:GLOB, tokenized:DIR, mix:0.7*SRC|0.3*SRC"
     parser.add_argument("--source", default=default, metavar="SRC", help=text or f"{kinds} (default: {default})")
 
 
