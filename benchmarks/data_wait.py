@@ -5,8 +5,8 @@
 The command `tokjax train` of `lm` is started in one and in several processes, on a corpus in memory, the same corpus
 streamed, and a mixture of it and another. `wait_share` is the time the loop stood at `next(batches)` over all time
 between the first and the last counted step, in the process that waited most; `batch_ms` what the thread beside it took
-to make a batch, reading included, and `slowest_batch_ms` the slowest one. The first steps, in which programs compile and
-the first blocks are read, do not count. All processes share the machine's cores, so the thread fights for them; beside
+to make a batch, reading included, and `slowest_batch_ms` the slowest one. The first steps, in which programs compile
+and the first blocks are read, do not count. All processes share the machine's cores, so the thread fights for them; beside
 an accelerator it has the host for itself.
 """
 
@@ -120,7 +120,8 @@ def _measure(command: list[str]) -> int:
             yield read(batches)
 
     loop.prefetch = timed  # type: ignore[assignment]
-    code = tokjax([*command, "--quiet"])
+    if code := tokjax([*command, "--quiet"]):
+        return code
     seconds = read_at[-1] - read_at[SKIPPED]
     found = {
         "steps": len(waits) - 1 - SKIPPED,
@@ -130,7 +131,7 @@ def _measure(command: list[str]) -> int:
         "wait_share": sum(waits[SKIPPED + 1 :]) / seconds,
     }
     print(json.dumps(found), flush=True)
-    return code or 0
+    return 0
 
 
 if __name__ == "__main__":
