@@ -162,9 +162,8 @@ def _names(about: dict[str, Any]) -> dict[str, Any]:
 def training(recipe: str, rows: int, rates: dict[str, float], rounds: int) -> dict[str, Any]:
     """Returns model FLOPs of a training step over what the device could multiply in its time."""
     from tokjax.core.spec import build
-    from tokjax.experiment.abstract import abstract_batch, abstract_system
+    from tokjax.experiment.abstract import abstract_batch, abstract_system, batch_flops
     from tokjax.experiment.config import load_config
-    from tokjax.experiment.run import DataSpec
     from tokjax.nn.param import count
     from tokjax.sharding import MeshSpec, make_mesh, use_mesh
     from tokjax.train import OptimizerSpec
@@ -174,11 +173,11 @@ def training(recipe: str, rows: int, rates: dict[str, float], rounds: int) -> di
     config["data"]["batch_size"] = rows
     if recipe == "hat":  # its paper's smallest is 1B: the width that gives 400M
         config["system"]["backbone"] |= {"width": 1280, "heads": 10}
-    system, data = abstract_system(config), build(DataSpec, config["data"])
+    system = abstract_system(config)
     with use_mesh(make_mesh(MeshSpec(), jax.devices()[:1])) as mesh:
         made = programs(system, build(OptimizerSpec, config["optimizer"]), mesh)
         state = made.init(jax.random.key(0))
-        batch = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), abstract_batch(system, data))
+        batch = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), abstract_batch(system, config["data"]))
         step = made.compile_step(batch, jax.random.key(0))
         times = []
         for _ in range(rounds + 2):
@@ -186,11 +185,11 @@ def training(recipe: str, rows: int, rates: dict[str, float], rounds: int) -> di
             state, metrics = step(state, batch, jax.random.key(0), jnp.float32(1e-4))
             jax.block_until_ready(metrics.loss)
             times.append(time.perf_counter() - start)
-    flops = 3.0 * system.flops(data.batch_size, data.length)
+    flops = 3.0 * batch_flops(system, config["data"])
     median = statistics.median(times[2:])
     return {
         "operation": "training step",
-        "shape": f"{recipe}, {count(system.declare()) / 1e6:.0f}M, {rows} x {data.length}",
+        "shape": f"{recipe}, {count(system.declare()) / 1e6:.0f}M, {rows} x {config['data']['length']}",
         "implementation": "chosen automatically", "gigaflops": flops / 1e9, "ms": 1e3 * median,
         "mfu": flops / median / rates["flops_per_second"],
     }  # fmt: skip

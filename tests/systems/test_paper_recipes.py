@@ -16,7 +16,14 @@ from tokjax.experiment.config import config_names
 
 SCRIPT = Path(__file__).parent / "lower_paper.py"
 # Millions of parameters that a paper gives, as far as we know of one: of all, or of all but the embedding.
-PUBLISHED = {"hat": 1000, "lexinvariant": 150, "megabyte": 1300 + 218, "wordpiece_encoder": 110}
+PUBLISHED = {
+    "hat": 1000,
+    "lm_7b": 7000,
+    "hat_7b": 7000,
+    "lexinvariant": 150,
+    "megabyte": 1300 + 218,
+    "wordpiece_encoder": 110,
+}
 PUBLISHED_WITHOUT_EMBEDDING = {"lm": 403, "m1": 3}
 
 
