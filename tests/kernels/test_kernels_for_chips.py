@@ -164,8 +164,12 @@ def spills(capfd, monkeypatch):
 
 
 def test_what_cannot_be_compiled_for_is_named():
-    for name in ("v5e", "v7:2x2", "h100:two"):
-        with pytest.raises(SpecError, match=f"topology: got '{name}'; use a chip of v5e, v5p, v6e, h100 and a shape"):
+    with pytest.raises(SpecError, match="topology: got 'v7:2x2'; use a chip of v5e, v5p, v6e, h100 and a shape"):
+        chips("v7:2x2")
+    for name, example in (("v5e", "v5e:4x4"), ("v5p:4x4", "v5p:4x4x4"), ("h100:two", "h100:8")):
+        with pytest.raises(
+            SpecError, match=f"topology: got '{name}'; give {name[:4].rstrip(':')} a shape as in '{example}'"
+        ):
             chips(name)
 
 

@@ -81,8 +81,8 @@ def abstract_system(config: dict[str, Any]) -> System:
         system = systems[fields.pop("name")]
         if issubclass(system, LanguageSystem) and "vocab_size" not in fields:
             raise SpecError(
-                "system.vocab_size: missing; it is that of the tokenizer of codes_of, which has to be trained first. To do "
-                "without, put the number of codes and labels in a recipe of your own (PATH.py)."
+                "system.vocab_size: missing; it is that of the tokenizer of codes_of, which is trained first. To do "
+                "without one, put the number of codes and labels in a recipe of your own (PATH.py)."
             )
         return build(system, fields, where="system")
     tokenizer = dict(config.get("tokenizer") or {})

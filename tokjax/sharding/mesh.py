@@ -37,6 +37,23 @@ class MeshSpec:
         check(len(wildcards) <= 1, "mesh", wildcards, "only one axis can take the rest (-1).")
 
 
+def mesh_sizes(spec: MeshSpec, devices: int) -> dict[str, int]:
+    """Returns how many of `devices` each axis of `MESH_AXES` gets.
+
+    Raises:
+      SpecError: the sizes do not multiply to the number of devices.
+    """
+    sizes = dataclasses.asdict(spec)
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if devices % fixed or (-1 not in sizes.values() and fixed != devices):
+        asked = " x ".join(f"{axis} {size}" for axis, size in sizes.items())
+        raise SpecError(
+            f"mesh: {asked} does not fit {devices} devices; make the product {devices}, "
+            "or set data=-1 to let it take the rest."
+        )
+    return {axis: devices // fixed if size == -1 else size for axis, size in sizes.items()}
+
+
 def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """Lays the devices out as a mesh with the axes of `MESH_AXES`, in an order that suits their interconnect.
 
@@ -48,15 +65,7 @@ def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Me
       SpecError: the sizes do not multiply to the number of devices.
     """
     devices = jax.devices() if devices is None else devices
-    sizes = [getattr(spec, axis) for axis in MESH_AXES]
-    fixed = math.prod(size for size in sizes if size != -1)
-    if len(devices) % fixed or (-1 not in sizes and fixed != len(devices)):
-        asked = " x ".join(f"{axis} {size}" for axis, size in zip(MESH_AXES, sizes, strict=True))
-        raise SpecError(
-            f"mesh: {asked} does not fit {len(devices)} devices; make the product {len(devices)}, "
-            "or set data=-1 to let it take the rest."
-        )
-    shape = tuple(len(devices) // fixed if size == -1 else size for size in sizes)
+    shape = tuple(mesh_sizes(spec, len(devices)).values())
     # Auto: the compiler places intermediate arrays; models only hint, through `rules.constrain`.
     return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
 

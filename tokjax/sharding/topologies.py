@@ -7,7 +7,6 @@ registers spill are those of the real program.
 
 import importlib.util
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax
 from jax.experimental import topologies
 
 from tokjax.core.errors import SpecError
+from tokjax.measure.pods import topology
 
 TPUS = ("v5e", "v5p", "v6e")
 GPUS = ("h100",)
@@ -43,22 +43,20 @@ def chips(name: str) -> Sequence[Any]:
     """Returns the devices of a topology, to make a mesh of or to compile for; none of them can run anything.
 
     Args:
-      name: chip and shape, as in `v5e:4x4`, `v6e:2x2`, `v5p:2x2x1` or `h100:4` (GPUs of one machine).
+      name: as of `measure.pods.topology`: `v5e:4x4`, `v6e:2x2`, `v5p:2x2x1` or `h100:4`.
 
     Raises:
       SpecError: an unknown chip, a shape it does not come in, or a compiler that is not installed.
     """
-    chip, _, shape = name.partition(":")
-    if chip not in TPUS + GPUS or not re.fullmatch(r"\d+(x\d+)*", shape):
-        raise SpecError(f"topology: got {name!r}; use a chip of {', '.join(TPUS + GPUS)} and a shape, as in 'v5e:4x4'.")
+    asked = topology(name)
     reason = why_not(name)
     if reason:
         raise SpecError(f"topology: {reason}")
     try:
-        if chip in GPUS:
-            return topologies.get_topology_desc(
-                platform="cuda", target_config=_H100, topology=f"1x1x{int(shape)}"
-            ).devices
+        if not asked.chip.axes:
+            machines = -(-asked.devices // asked.chip.machine)
+            shape = f"1x{machines}x{asked.devices // machines}"
+            return topologies.get_topology_desc(platform="cuda", target_config=_H100, topology=shape).devices
         # Neither another process's lock nor the address of a metadata server matters to a compiler.
         os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
