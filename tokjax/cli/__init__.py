@@ -7,7 +7,7 @@ import sys
 import warnings
 
 import tokjax
-from tokjax.cli import generation, listings, models, tokens, watching
+from tokjax.cli import generation, listings, models, planning, tokens, watching
 from tokjax.cli.options import Run
 from tokjax.core.console import INTERRUPTED, drop_output, exit_on_interrupt, show_warning
 from tokjax.core.errors import OutputError, TokjaxError
@@ -23,6 +23,7 @@ start here:
   tokjax tokenize --tokenizer runs/bpe --source pydocs --out runs/ids
   tokjax train --config lm:small --workdir runs/lm --config.optimizer.learning_rate=1e-3
   tokjax watch runs/lm
+  tokjax plan --config lm_7b:paper --topology v5p:4x4x4
   tokjax sample --workdir runs/lm --prompt 'The '
   tokjax generate --workdir runs/maskgit --count 16 --out runs/drawn
 
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments, rest = parser.parse_known_args(argv)
     arguments.overrides = [a.removeprefix("--config.") for a in rest if a.startswith("--config.")]
     unknown = [a for a in rest if not a.startswith("--config.")]
-    if unknown or (arguments.overrides and arguments.command != "train"):
+    if unknown or (arguments.overrides and arguments.command not in ("train", "plan")):
         parser.error(f"unrecognized arguments: {' '.join(unknown or rest)}")
     warnings.showwarning = show_warning
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # orbax forgets the futures of a save that raised
@@ -79,6 +80,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run, loads=loads)
         return sub
 
-    for group in (models, watching, generation, tokens, listings):
+    for group in (models, planning, watching, generation, tokens, listings):
         group.add(command)
     return parser

@@ -81,6 +81,11 @@ class Plan:
         """The fastest mesh that fits; the one that needs least memory where none does."""
         return self.candidates[0]
 
+    @property
+    def fits(self) -> bool:
+        """Whether any mesh does."""
+        return self.best.estimate is not None and self.best.estimate.fits
+
 
 def mesh_name(mesh: dict[str, int]) -> str:
     """Returns `mesh` as it is written on the command line, as in 'fsdp=8,tensor=2'."""
@@ -126,9 +131,8 @@ def make_plan(name: str, config: dict[str, Any], pod: Topology, mesh: dict[str, 
         found = _try(step, pod)
         if all(one.estimate is None for one in found):
             raise SpecError(f"{pod.name}: no mesh fits {name}; with {found[0].name}, {found[0].problem}")
-    fits = any(one.estimate is not None and one.estimate.fits for one in found)
-    advice = () if fits else tuple(_advice(step, pod, mesh))
-    return Plan(config=name, pod=pod, step=step, candidates=tuple(found), advice=advice)
+    plan = Plan(config=name, pod=pod, step=step, candidates=tuple(found), advice=())
+    return plan if plan.fits else dataclasses.replace(plan, advice=tuple(_advice(step, pod, mesh)))
 
 
 def meshes(devices: int) -> Iterator[dict[str, int]]:
@@ -152,8 +156,10 @@ def compile_step(config: dict[str, Any], pod: Topology, mesh: dict[str, int]) ->
       SpecError: the compiler is not installed, or the configuration does not fit the mesh.
     """
     devices = chips(pod.name)
+    options: Any = {} if pod.chip.axes else {"xla_gpu_autotune_level": 0}  # which would time kernels on a GPU
     with compiling_for(_platform(pod)):
-        cost = program_cost(abstract_step(config, make_mesh(MeshSpec(**mesh), devices)).lowered.compile())
+        lowered = abstract_step(config, make_mesh(MeshSpec(**mesh), devices)).lowered
+        cost = program_cost(lowered.compile(compiler_options=options))
     # Results of a reduce-scatter are one part of what a device reads; an all-reduce is that and a gather.
     times = {"reduce-scatter": max(mesh.values()), "all-reduce": 2}
     return Compiled(

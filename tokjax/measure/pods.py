@@ -8,7 +8,7 @@ import dataclasses
 import math
 import re
 
-from tokjax.core.errors import SpecError, nearest
+from tokjax.core.errors import SpecError
 
 GIB = 2**30
 USABLE = 0.92  # of a chip's memory: the runtime keeps some, and memory in use is never without gaps
@@ -114,10 +114,7 @@ def topology(name: str) -> Topology:
     """
     kind, _, text = name.partition(":")
     if kind not in CHIPS:
-        raise SpecError(
-            f"topology: got {name!r}; use a chip of {', '.join(CHIPS)} and a shape, as in 'v5e:4x4'."
-            f"{nearest(kind, CHIPS) if kind else ''}"
-        )
+        raise SpecError(f"topology: got {name!r}; use a chip of {', '.join(CHIPS)} and a shape, as in 'v5e:4x4'.")
     chip = CHIPS[kind]
     example = "x".join("4" * chip.axes) or "8"
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", text) or text.count("x") != example.count("x"):
@@ -184,6 +181,7 @@ class Estimate:
 
     Attributes:
       memory: bytes by what they hold; they exist at the same time.
+      given: names of what a step is given and gives back; the rest of `memory` exists only within it.
       limit: bytes that a program may take.
       traffic: bytes that a device receives, by kind of collective: `gather` of parameters, `reduce` of gradients,
         `tensor` and `sequence` of activations. A reduction over n devices is a scatter and a gather.
@@ -195,6 +193,7 @@ class Estimate:
     """
 
     memory: dict[str, float]
+    given: tuple[str, ...]
     limit: float
     traffic: dict[str, float]
     compute_seconds: float
@@ -245,6 +244,7 @@ def estimate(work: Work, mesh: dict[str, int], pod: Topology) -> Estimate:
     moved = _moved(work, mesh, rows) / (STREAMS * pod.chip.bandwidth)
     found = Estimate(
         memory=_memory(work, mesh, rows),
+        given=tuple(work.state),
         limit=USABLE * pod.chip.memory,
         traffic=traffic,
         compute_seconds=compute,
