@@ -27,6 +27,11 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGES = ROOT / "docs" / "images"
 DEMO = RESULTS / "compare_demo.json"
+_CASE = ("recipe", "topology", "mesh", "accumulate_steps")
+_PLAN_MEMORY = (
+    *_CASE, "state_gib", "compiled_state_gib", "temporary_gib", "compiled_temporary_gib", "fits", "compiled_fits",
+)  # fmt: skip
+_PLAN_SPEED = (*_CASE, "step_s", "mfu", "traffic_gib", "compiled_traffic_gib", "compiled_traffic")
 
 
 def _stored(study: str) -> Path:
@@ -173,18 +178,22 @@ def documents() -> dict[Path, str]:
         texts[kernels] = _fill(texts[kernels], name, _rows_table(name))
     for name, field in (("kernels", "ms"), ("empty_slots", "slots_left_empty")):
         texts[kernels] = _fill(texts[kernels], name, _rows_table("kernels", field))
+    pods = ROOT / "docs" / "pods.md"
+    texts[pods] = _fill(texts[pods], "plan_memory", _rows_table("plan", columns=_PLAN_MEMORY))
+    texts[pods] = _fill(texts[pods], "plan_speed", _rows_table("plan", columns=_PLAN_SPEED))
     return texts | {
         ROOT / "README.md": readme,
         ROOT / "docs" / "papers.md": papers_markdown(found, {name: path.name for name, path in pages.items()}),
     }
 
 
-def _rows_table(benchmark: str, having: str | None = None) -> str:
-    """The rows of a stored benchmark, those that have a field, as a table, and where it was made."""
+def _rows_table(benchmark: str, having: str | None = None, *, columns: Sequence[str] = ()) -> str:
+    """The rows of a stored benchmark, those that have a field, as a table, and where it was made; some columns or all."""
     stored = json.loads((RESULTS / f"{benchmark}.json").read_text())
     rows = [row for row in stored["rows"] if having is None or having in row]
-    head = [key.replace("_", " ").replace(" gib", ", GiB").replace(" mib", ", MiB") for key in rows[0]]
-    lines = [head, ["---"] * len(head), *([_cell(row[key]) for key in rows[0]] for row in rows)]
+    columns = columns or list(rows[0])
+    head = [key.replace("_", " ").replace(" gib", ", GiB").replace(" mib", ", MiB") for key in columns]
+    lines = [head, ["---"] * len(head), *([_cell(row[key]) for key in columns] for row in rows)]
     made = f"jax {stored['environment']['versions']['jax']}, {stored['environment']['date']}"
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return table + f"\nEvery row is in [`{benchmark}.json`](../benchmarks/results/{benchmark}.json): {made}.\n"
