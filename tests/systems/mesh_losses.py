@@ -1,30 +1,103 @@
-"""Trains one system's smoke recipe on meshes of eight simulated devices; prints the losses of each as JSON."""
+"""Trains one system's smoke recipe on one device and on meshes of eight simulated ones; prints a JSON line per mesh."""
 
 import json
+import math
 import sys
-import tempfile
 
+import jax
+import numpy as np
+
+from tokjax.core.registry import systems
+from tokjax.core.spec import build
+from tokjax.data.windows import token_stream, train_batch
+from tokjax.experiment.abstract import abstract_batch, abstract_system
 from tokjax.experiment.config import load_config
-from tokjax.experiment.run import train_model
-from tokjax.train import read_metrics
+from tokjax.experiment.run import build_system
+from tokjax.measure.programs import collectives
+from tokjax.objectives.language import LanguageSystem
+from tokjax.sharding import MeshSpec, make_mesh, put_batch, replicated, use_mesh
+from tokjax.text import fit_tokenizer
+from tokjax.train import OptimizerSpec
+from tokjax.train.compile_cache import programs
 
-MESHES = ({"data": 8, "fsdp": 1, "tensor": 1}, {"data": 2, "fsdp": 2, "tensor": 2})
+STEPS = 5
+MESHES = {
+    "one": {"data": 1},
+    "8,1": {"data": 8},
+    "4,2": {"data": 4, "tensor": 2},
+    "2,2,2": {"data": 2, "fsdp": 2, "tensor": 2},
+}
+SEQUENCE = {"sequence": {"data": 2, "tensor": 2, "sequence": 2}}  # of systems whose rows are text
+LARGE = 4096  # numbers
+TEXT = [f"Paragraph {i} of the text says that {i * i} is a square.".encode() for i in range(300)]
 
 
-def losses(name: str, source: str, mesh: dict[str, int]) -> list[float]:
-    config = load_config(f"{name}:smoke")
-    config.source, config.mesh = source, mesh
-    config.data.length = 64
-    config.train.update({"steps": 3, "log_every": 1, "eval_every": 3, "checkpoint_every": 3})
-    config.optimizer.warmup_steps = 1
-    if "vocab_size" in config.tokenizer:
-        config.tokenizer.vocab_size = 300
-    with tempfile.TemporaryDirectory() as workdir:
-        train_model(config.to_dict(), workdir, progress=False)
-        return [line["loss"] for line in read_metrics(workdir)]
+def config_of(name):
+    config = load_config(f"{name}:smoke").to_dict()
+    config["data"]["batch_size"] = 8
+    if "length" in config["data"]:
+        config["data"]["length"] = 64
+    if "vocab_size" in config.get("tokenizer", {}):
+        config["tokenizer"]["vocab_size"] = 383  # and the end of a document: what two devices can split
+    if name == "maskgit":
+        config["system"] |= {"tokens": 16, "vocab_size": 64, "classes": 4}
+    return config
+
+
+def prepared(name):
+    """Returns the configuration, the system, and a function that gives the batch of a step."""
+    config = config_of(name)
+    if issubclass(systems[config["system"]["name"]], LanguageSystem):
+        fields = dict(config["tokenizer"])
+        fitted = fit_tokenizer(fields.pop("name"), TEXT, **fields)
+        text, shape = token_stream(TEXT, fitted), {key: config["data"][key] for key in ("batch_size", "length")}
+        return config, build_system(config["system"], fitted), lambda step: train_batch(text, step, seed=0, **shape)
+    system = abstract_system(config)
+    shapes = abstract_batch(system, config["data"])
+
+    def batch(step):
+        random = np.random.default_rng(step)
+
+        def fill(x):
+            if isinstance(x, np.ndarray):  # words, as they are
+                return x
+            if np.issubdtype(x.dtype, np.integer):
+                return random.integers(0, 4, x.shape).astype(x.dtype)
+            return random.uniform(-1.0, 1.0, x.shape).astype(x.dtype) if x.ndim > 1 else np.ones(x.shape, x.dtype)
+
+        return jax.tree.map(fill, shapes)
+
+    return config, system, batch
+
+
+def train(name, sizes):
+    """Returns the losses of a few steps, how the state lies on the mesh, and what the step sends."""
+    config, system, batch = prepared(name)
+    mesh = make_mesh(MeshSpec(**sizes), jax.devices()[: math.prod(sizes.values())])
+    with use_mesh(mesh):
+        made = programs(system, build(OptimizerSpec, config["optimizer"]), mesh)
+        key = jax.device_put(jax.random.key(0), replicated(mesh))
+        state, losses = made.init(key), []
+        # Bytes of a device, of the whole, and what the rules split it by.
+        arrays = jax.tree_util.tree_leaves_with_path(
+            (state.params, [x for x in jax.tree.leaves(state.opt_state) if x.ndim])
+        )
+        whole = {
+            jax.tree_util.keystr(path): array.size // array.addressable_shards[0].data.size
+            for path, array in arrays
+            if array.size >= LARGE
+        }
+        step = made.compile_step(put_batch(batch(0), mesh), key)
+        sent, _ = collectives(step.as_text())
+        for number in range(STEPS):
+            state, metrics = step(state, put_batch(batch(number), mesh), key, np.float32(1e-3))
+            losses.append(float(metrics.loss))
+    parameters = sum(array.nbytes for array in jax.tree.leaves(state.params))
+    return {"losses": losses, "parts": whole, "sent": sent, "parameter_bytes": parameters}
 
 
 if __name__ == "__main__":
-    name, source, devices = sys.argv[1:]
-    meshes = MESHES if devices == "8" else ({"data": 1, "fsdp": 1, "tensor": 1},)
-    print(json.dumps([losses(name, source, mesh) for mesh in meshes]))
+    name = sys.argv[1]
+    text = issubclass(systems[config_of(name)["system"]["name"]], LanguageSystem)
+    for mesh, sizes in (MESHES | (SEQUENCE if text else {})).items():
+        print(json.dumps({"mesh": mesh, **train(name, sizes)}), flush=True)
