@@ -188,7 +188,7 @@ def documents() -> dict[Path, str]:
 
 
 def _rows_table(benchmark: str, having: str | None = None, *, columns: Sequence[str] = ()) -> str:
-    """The rows of a stored benchmark, those that have a field, as a table, and where it was made; some columns or all."""
+    """The rows of a stored benchmark, those that have a field, as a table, and where it was made."""
     stored = json.loads((RESULTS / f"{benchmark}.json").read_text())
     rows = [row for row in stored["rows"] if having is None or having in row]
     columns = columns or list(rows[0])

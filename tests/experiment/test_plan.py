@@ -77,7 +77,8 @@ def test_traffic_of_copied_parameters_is_that_of_the_program():
 def test_traffic_of_split_layers_is_that_of_the_program():
     found = on_eight_devices()[TENSOR]
     sums = found["traffic"]["reduce"] * 4 / 3 / 2 + found["traffic"]["tensor"] * 2 / 1 / 2
-    assert found["collectives"]["all-reduce"] == pytest.approx(sums, rel=0.02)
+    assert found["collectives"]["all-reduce"] == pytest.approx(sums, rel=0.05)
+    assert found["collectives"]["all-gather"] < 0.01 * sums  # no weight and no activation is put together again
 
 
 def test_the_fastest_mesh_that_fits_is_recommended():

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from tokjax.nn.param import Param, fan_in, ones
+from tokjax.sharding import devices_along
 
 ROWS = 8  # embedding tables have a multiple of so many rows
 
@@ -70,6 +71,9 @@ linear.defvjp(_linear_forward, _linear_backward)
 
 def project(x: jax.Array, weight: jax.Array, inputs: int = 1) -> jax.Array:
     """`linear` over the last `inputs` dimensions of `x` and the first of `weight`; the others of `weight` remain."""
+    if devices_along("mlp") > 1:  # joined to another, a dimension that devices split would have to be gathered
+        dimensions = tuple(range(x.ndim - inputs, x.ndim)), tuple(range(inputs))
+        return jax.lax.dot_general(x, weight.astype(x.dtype), (dimensions, ((), ())))
     lead, contracted, out = x.shape[: x.ndim - inputs], weight.shape[:inputs], weight.shape[inputs:]
     matrix = weight.astype(x.dtype).reshape(math.prod(contracted), math.prod(out))
     return linear(x.reshape(*lead, -1), matrix).reshape(*lead, *out)
