@@ -1,13 +1,13 @@
 """How long a training step waits for its batch, in each process of a run on this machine.
 
-    python -m benchmarks.data_wait [--processes 1 2] [--steps 200]
+    python -m benchmarks.data_wait [--processes 1 2] [--steps 120]
 
 The command `tokjax train` of `lm` is started in one and in several processes, on a corpus in memory, the same corpus
 streamed, and a mixture of it and another. `wait_share` is the time the loop stood at `next(batches)` over all time
 between the first and the last counted step, in the process that waited most; `batch_ms` what the thread beside it took
 to make a batch, reading included, and `slowest_batch_ms` the slowest one. The first steps, in which programs compile
-and the first blocks are read, do not count. All processes share the machine's cores, so the thread fights for them; beside
-an accelerator it has the host for itself.
+and the first blocks are read, do not count. All processes share the machine's cores, so the thread fights for them;
+beside an accelerator it has the host for itself.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     """Runs every source at every number of processes and writes results/data_wait.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--measure", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:

@@ -3,6 +3,7 @@
 import builtins
 import gzip
 import json
+import tracemalloc
 
 import pytest
 import zstandard
@@ -55,6 +56,19 @@ def test_paragraphs_hold_every_line_that_is_not_blank(tmp_path_factory, lines):
     found = [content[start:stop] for start, stop in _paragraphs(path)]
     assert [line for text in found for line in text.split(b"\n")] == [line for line in lines if line.strip()]
     assert len(found) == len([block for block in content.replace(b" \n", b"\n").split(b"\n\n") if block.strip()])
+
+
+def test_a_large_file_is_read_line_by_line(tmp_path):
+    path, lines = tmp_path / "x.jsonl", 6_000
+    path.write_text("".join(json.dumps({"text": f"{n} " * 80}) + "\n" for n in range(lines)))
+    tracemalloc.start()
+    try:
+        source = load_source(f"jsonl:{path}")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(source) == lines
+    assert peak < path.stat().st_size / 2  # what is kept of a line is a fifth of these
 
 
 @pytest.mark.parametrize("suffix", COMPRESS)
