@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 IMAGES = ROOT / "docs" / "images"
 DEMO = RESULTS / "compare_demo.json"
-_CASE = ("recipe", "topology", "mesh", "accumulate_steps")
+_CASE = ("recipe", "topology", "mesh", "batch", "accumulate_steps")
 _PLAN_MEMORY = (
     *_CASE, "state_gib", "compiled_state_gib", "temporary_gib", "compiled_temporary_gib", "fits", "compiled_fits",
 )  # fmt: skip

@@ -38,7 +38,7 @@ def test_help_names_every_command():
     shown = tokjax("--help").stdout.decode()
     for command in (
         "compare", "train", "eval", "sample", "fit", "encode", "decode", "study", "systems", "tokenizers", "sources",
-        "images", "papers", "tokenize", "export", "watch",
+        "images", "papers", "tokenize", "export", "plan", "watch",
     ):  # fmt: skip
         assert f"\n    {command}" in shown
 

@@ -187,11 +187,13 @@ def recorded():
 
 
 def test_estimates_are_near_what_compilers_say():
-    """Memory within a factor of 1.6, the state but for the padding of TPUs' tiles; traffic is the least there is."""
+    """State but for the padding of TPUs' tiles; temporary memory within a factor of 2; traffic the least there is."""
     for row in recorded():
-        assert row["compiled_state_gib"] == pytest.approx(row["state_gib"], rel=0.02), row
-        assert 1 / 1.6 < row["compiled_temporary_gib"] / row["temporary_gib"] < 1.6, row
-        assert row["compiled_traffic_gib"] > 0.9 * row["traffic_gib"], row
+        assert 0.99 < row["compiled_state_gib"] / row["state_gib"] < 1.35, row
+        assert 0.5 <= row["compiled_temporary_gib"] / row["temporary_gib"] < 1.5, row
+        assert row["compiled_traffic_gib"] > 0.95 * row["traffic_gib"], row
+        if row["topology"].startswith("h100"):
+            assert row["compiled_traffic_gib"] < 1.2 * row["traffic_gib"], row
 
 
 @pytest.mark.slow
