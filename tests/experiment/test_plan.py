@@ -200,4 +200,4 @@ def test_estimates_are_near_what_compilers_say():
 @pytest.mark.parametrize("number", range(len(CASES)), ids=lambda number: " ".join(CASES[number][:3]))
 def test_the_record_is_of_todays_estimates(number):
     now = estimated(*CASES[number])
-    assert {name: recorded()[number][name] for name in now} == pytest.approx(now, rel=0.01)
+    assert {name: recorded()[number][name] for name in now} == now
