@@ -1,6 +1,6 @@
 """A process that has imported everything, and makes a run in a fork of itself, as often as it is asked.
 
-Reads a JSON line per run: {"workdir", "steps", "process", "processes", "port"}; prints the child's number when it has
+Reads a JSON line per run, the arguments of `run`; prints the child's number when it has
 started, and "ended NUMBER CODE" when it has ended, in any way. JAX has started no threads before the fork.
 """
 
@@ -20,9 +20,10 @@ import tiny_system
 from tokjax.core.errors import TokjaxError
 
 EVALUATING = "evaluating"  # a file that is there during an evaluation
+HANGS = "hangs"  # one with which an evaluation takes for ever
 
 
-def run(workdir, steps, process, processes, port):
+def run(workdir, steps, process, processes, port, peer_timeout_s):
     """Trains the tiny system as one of so many processes; returns the exit code."""
     from tokjax.sharding import MeshSpec, make_mesh, share_of_process, start_processes
     from tokjax.train import OptimizerSpec
@@ -41,6 +42,8 @@ def run(workdir, steps, process, processes, port):
             marker = Path(workdir) / f"{EVALUATING}-{process}"
             marker.touch()
             time.sleep(0.03)
+            while (Path(workdir) / f"{HANGS}-{process}").exists():
+                time.sleep(0.1)
             found = tiny_system.evaluate(state)
             marker.unlink()
             return found
@@ -48,7 +51,7 @@ def run(workdir, steps, process, processes, port):
         state = tiny_system.train(
             workdir, steps=steps, batch=batch, evaluate=evaluate, mesh=mesh,
             optimizer=OptimizerSpec(learning_rate=0.01, schedule="constant", ema_decay=0.9),
-            checkpoint_every=4, eval_every=5, peer_timeout_s=20.0,
+            checkpoint_every=4, eval_every=5, peer_timeout_s=peer_timeout_s,
         )  # fmt: skip
         return {"SIGTERM": 143}.get(state.stopped, 0)
 

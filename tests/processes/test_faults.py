@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import several
 
+from tokjax.core.errors import PeerError
 from tokjax.train import load_for_inference, read_evaluations, read_metrics
 
 STEPS = 2000  # more than the killed runs get to
@@ -54,17 +55,21 @@ class Nursery:
             else:
                 self._codes[int(number)].put(int(code[0]))
 
-    def start(self, workdir, steps=STEPS, processes=1):
+    def start(self, workdir, steps=STEPS, processes=1, peer_timeout_s=60.0):
         """Returns the numbers of the processes of a run."""
         port = several.free_port()
         for process in range(processes):
-            request = {"workdir": str(workdir), "steps": steps, "process": process}
+            request = {"workdir": str(workdir), "steps": steps, "process": process, "peer_timeout_s": peer_timeout_s}
             self._process.stdin.write(json.dumps({**request, "processes": processes, "port": port}) + "\n")
         return [self._started.get(timeout=120) for _ in range(processes)]
 
     def code(self, number, timeout=120):
         """The exit code of a process, once it has ended; of a signal, negative."""
         return self._codes[number].get(timeout=timeout)
+
+    def said(self):
+        """What all of them have printed."""
+        return self.log.read_text() if self.log.exists() else ""
 
     def close(self):
         self._process.stdin.close()
@@ -129,7 +134,7 @@ def finish(nursery, workdir, processes):
     """Lets a run end in its own time, a little after what it has saved."""
     steps = saved(workdir) + 7
     numbers = nursery.start(workdir, steps, processes)
-    assert [nursery.code(number) for number in numbers] == [0] * processes, nursery.log.read_text()[-3000:]
+    assert [nursery.code(number) for number in numbers] == [0] * processes, nursery.said()[-3000:]
     return steps
 
 
@@ -180,13 +185,31 @@ def test_one_process_that_is_told_to_stop_makes_all_save(nursery, tmp_path):
 
 @pytest.mark.slow
 def test_a_process_that_hangs_is_named_and_not_waited_for_for_ever(nursery, tmp_path):
+    (tmp_path / "hangs-1").touch()
+    said = len(nursery.said())
+    numbers = nursery.start(tmp_path, processes=2, peer_timeout_s=8.0)
+    assert [nursery.code(number) for number in numbers] == [PeerError.exit_code] * 2
+    lines = nursery.said()[said:].splitlines()
+    # Either may be the first whose time is over; the other one has then lost it.
+    message = next(line for line in lines if "got no further for 8 s (train.peer_timeout_s)" in line)
+    if "process 1 of 2" in message:
+        assert "it stands at evaluate (nursery.py, line " in message and "process 0 of 2 lost another one" in str(lines)
+    else:
+        assert f"(pid {numbers[1]}) was at step " in message
+    (tmp_path / "hangs-1").unlink()
+    assert finish(nursery, tmp_path, 2) >= 7
+
+
+@pytest.mark.slow
+def test_a_process_that_answers_nothing_ends_the_run(nursery, tmp_path):
+    said = len(nursery.said())
     numbers = nursery.start(tmp_path, processes=2)
     wait_for_step(tmp_path, 3)
     os.kill(numbers[1], signal.SIGSTOP)
     try:
         assert nursery.code(numbers[0]) != 0
-        said = nursery.log.read_text()
-        assert "process 1" in said and ("got no further" in said or "heartbeat" in said.lower()), said[-2000:]
+        # JAX's own words, from a thread that ends the program; the number of the process is on the next line.
+        assert "stopped sending heartbeats):\n1\n" in nursery.said()[said:]
     finally:
         os.kill(numbers[1], signal.SIGKILL)
     assert nursery.code(numbers[1]) == -signal.SIGKILL

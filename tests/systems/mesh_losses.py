@@ -10,8 +10,11 @@ import numpy as np
 from tokjax.core.registry import systems
 from tokjax.core.spec import build
 from tokjax.data.windows import token_stream, train_batch
+from tokjax.data.word_rows import cut_rows, train_rows
+from tokjax.data.words import word_stream
 from tokjax.experiment.abstract import abstract_batch, abstract_system
 from tokjax.experiment.config import load_config
+from tokjax.experiment.encoder import build_encoder, is_encoder
 from tokjax.experiment.run import build_system
 from tokjax.measure.programs import collectives
 from tokjax.objectives.language import LanguageSystem
@@ -38,7 +41,7 @@ def config_of(name):
     if "length" in config["data"]:
         config["data"]["length"] = 64
     if "vocab_size" in config.get("tokenizer", {}):
-        config["tokenizer"]["vocab_size"] = 383  # and the end of a document: what two devices can split
+        config["tokenizer"]["vocab_size"] = 639  # and the end of a document: what two devices can split
     if name == "maskgit":
         config["system"] |= {"tokens": 16, "vocab_size": 64, "classes": 4}
     return config
@@ -52,6 +55,13 @@ def prepared(name):
         fitted = fit_tokenizer(fields.pop("name"), TEXT, **fields)
         text, shape = token_stream(TEXT, fitted), {key: config["data"][key] for key in ("batch_size", "length")}
         return config, build_system(config["system"], fitted), lambda step: train_batch(text, step, seed=0, **shape)
+    if is_encoder(config["system"]):
+        fields = dict(config["tokenizer"])
+        fitted = fit_tokenizer(fields.pop("name"), TEXT, **fields)
+        system = build_encoder(config["system"], fitted)
+        words = word_stream(TEXT, fitted, cap=system.cap)
+        rows, size = cut_rows(words, system.row_shape(config["data"]["length"])), config["data"]["batch_size"]
+        return config, system, lambda step: train_rows(rows, step, seed=0, batch_size=size, rate=system.mask_rate)
     system = abstract_system(config)
     shapes = abstract_batch(system, config["data"])
 
@@ -59,8 +69,6 @@ def prepared(name):
         random = np.random.default_rng(step)
 
         def fill(x):
-            if isinstance(x, np.ndarray):  # words, as they are
-                return x
             if np.issubdtype(x.dtype, np.integer):
                 return random.integers(0, 4, x.shape).astype(x.dtype)
             return random.uniform(-1.0, 1.0, x.shape).astype(x.dtype) if x.ndim > 1 else np.ones(x.shape, x.dtype)
@@ -78,11 +86,8 @@ def train(name, sizes):
         made = programs(system, build(OptimizerSpec, config["optimizer"]), mesh)
         key = jax.device_put(jax.random.key(0), replicated(mesh))
         state, losses = made.init(key), []
-        # Bytes of a device, of the whole, and what the rules split it by.
-        arrays = jax.tree_util.tree_leaves_with_path(
-            (state.params, [x for x in jax.tree.leaves(state.opt_state) if x.ndim])
-        )
-        whole = {
+        arrays = jax.tree_util.tree_leaves_with_path((state.params, state.opt_state))
+        parts = {
             jax.tree_util.keystr(path): array.size // array.addressable_shards[0].data.size
             for path, array in arrays
             if array.size >= LARGE
@@ -93,7 +98,7 @@ def train(name, sizes):
             state, metrics = step(state, put_batch(batch(number), mesh), key, np.float32(1e-3))
             losses.append(float(metrics.loss))
     parameters = sum(array.nbytes for array in jax.tree.leaves(state.params))
-    return {"losses": losses, "parts": whole, "sent": sent, "parameter_bytes": parameters}
+    return {"losses": losses, "parts": parts, "sent": sent, "parameter_bytes": parameters}
 
 
 if __name__ == "__main__":

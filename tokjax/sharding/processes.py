@@ -71,7 +71,8 @@ def start_processes(
     try:
         yield
     except BaseException as error:
-        lost = isinstance(error, jax.errors.JaxRuntimeError) and _GONE.search(str(error))
+        # Which of the two errors it is depends on where the program waited.
+        lost = isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and _GONE.search(str(error))
         # JAX would wait at exit for the others, and they for this one.
         atexit.register(_leave, PeerError.exit_code if lost else _exit_code(error))
         if lost:

@@ -5,6 +5,7 @@ import os
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def watchdog(workdir: Path, timeout_s: float) -> Iterator[Callable[[], None]]:
         while not over.wait(timeout_s / _LOOKS):
             if time.monotonic() - last[0] > timeout_s:
                 said = heartbeat.read(workdir)
-                message = hung(said, jax.process_index(), jax.process_count(), timeout_s, now=time.time())
+                here = (jax.process_index(), jax.process_count(), _stands_at())
+                message = hung(said, *here, timeout_s, now=time.time())
                 print(f"tokjax: error: {message}", file=sys.stderr, flush=True)
                 os._exit(PeerError.exit_code)
 
@@ -54,13 +56,23 @@ def watchdog(workdir: Path, timeout_s: float) -> Iterator[Callable[[], None]]:
         over.set()
 
 
-def hung(said: Sequence[Heartbeat], process: int, processes: int, timeout_s: float, *, now: float) -> str:
+def _stands_at() -> str:
+    """Says which line of Python the training loop is at, or waits in."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    place = traceback.extract_stack(frame)[-1]
+    return f"{place.name} ({Path(place.filename).name}, line {place.lineno})"
+
+
+def hung(
+    said: Sequence[Heartbeat], process: int, processes: int, stands_at: str, timeout_s: float, *, now: float
+) -> str:
     """Returns what to say of a run that got nowhere.
 
     Args:
       said: what each process last said.
       process: which one speaks.
       processes: how many there are.
+      stands_at: where in the program it is.
       timeout_s: how long it waited.
       now: seconds since 1970.
     """
@@ -72,7 +84,8 @@ def hung(said: Sequence[Heartbeat], process: int, processes: int, timeout_s: flo
         for beat in others
     ]
     return (
-        f"process {process} of {processes} got no further for {timeout_s:g} s (train.peer_timeout_s). Furthest behind "
-        f"first: {'; '.join(behind[:4])}. Look at what that one printed; the same command goes on from the last "
-        "checkpoint. Where an evaluation or a save takes longer, raise train.peer_timeout_s."
+        f"process {process} of {processes} got no further for {timeout_s:g} s (train.peer_timeout_s): it stands at "
+        f"{stands_at}. Of the others, furthest behind first: {'; '.join(behind[:4])}. Where this one only waits, look "
+        "at what they printed. The same command goes on from the last checkpoint; where an evaluation or a save takes "
+        "longer, raise train.peer_timeout_s."
     )
