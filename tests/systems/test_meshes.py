@@ -14,7 +14,7 @@ from tokjax.objectives.language import LanguageSystem
 
 SCRIPT = Path(__file__).parent / "mesh_losses.py"
 # Keys, norms, codes of a batch and the like; far below the bytes of the parameters.
-SMALL = 64 * 1024
+SMALL = 96 * 1024
 # What devices cannot split: a vocabulary of tiny images' codes, a time embedding of one input.
 WHOLE = {"flextok": ("['decoder']['time']['in']",)}
 

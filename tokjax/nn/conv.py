@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from tokjax.core.spec import check
 from tokjax.nn.layers import ROWS
 from tokjax.nn.param import Param, fan_in, ones, zeros
+from tokjax.sharding import constrain
 
 _GROUPS = 32  # of a group norm, at most
 LAYOUTS = ("plain", "maskgit")
@@ -34,6 +35,8 @@ def declare_conv(inputs: int, outputs: int, size: int = 3, gain: float = 1.0, bi
 def conv(params: Any, x: jax.Array, stride: int = 1) -> jax.Array:
     """Convolves `x` [B, H, W, C]; the result has H / stride rows, edges padded with zeros."""
     kernel = params["kernel"].astype(x.dtype)
+    # Left to itself, XLA gets the gradient wrong where devices split rows as well as channels that come in.
+    x = constrain(x, "batch", None, None, None)
     out = jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     return out + params["bias"].astype(x.dtype) if "bias" in params else out
 

@@ -28,6 +28,7 @@ from tokjax.nn.transformer import (
     window_cost,
 )
 from tokjax.objectives.language import LanguageSystem
+from tokjax.sharding import constrain
 from tokjax.text.spacebyte import is_boundary
 
 VOCAB_SIZE = 257  # bytes and the end of document
@@ -109,6 +110,8 @@ class SpaceByte(LanguageSystem):
         attend = functools.partial(attention, segment_ids=segments, causal=True, implementation=self.backbone.attention)
         words = transformer(self.backbone, params["backbone"], words, take_positions(batch.positions, at), attend)
         update = words[..., widen:].astype(x.dtype) * filled[..., None]
+        # Left to itself, XLA adds wrongly where devices split positions as well as channels.
+        x, update = (constrain(each, "batch", None, None) for each in (x, update))
         x = x.at[jnp.arange(x.shape[0])[:, None], at].add(update)
 
         x = self._local(self.after, params["after"], x, batch)
