@@ -53,7 +53,7 @@ docs: env
 	$(BIN)/python docs/generate.py
 
 benchmarks: env
-	for script in splitter bpe compiled neural_coding codec startup train_step quantizers kernels; do $(BIN)/python -m benchmarks.$$script || exit 1; done
+	for script in splitter bpe compiled neural_coding codec startup train_step quantizers kernels data_wait scaling; do $(BIN)/python -m benchmarks.$$script || exit 1; done
 
 clean:
 	rm -rf .venv .venv-newest demo build dist *.egg-info

@@ -1,4 +1,4 @@
-"""One process of several: commands of `tokjax`, and other checks that tests ask for. Prints a JSON line per check."""
+"""One process of several: trains, and makes other checks that tests ask for. Prints a JSON line per check."""
 
 import json
 import sys
@@ -6,10 +6,17 @@ import sys
 import numpy as np
 
 
-def command(*arguments):
-    from tokjax.cli import main
+def train(recipe, workdir, *overrides):
+    """Trains a recipe's smoke variant; what a command would, but several of them one after another."""
+    from tokjax.experiment.config import load_config, override
+    from tokjax.experiment.encoder import train_encoder
+    from tokjax.experiment.images import train_image_tokenizer
+    from tokjax.experiment.run import train_model
 
-    return main(list(arguments))
+    config = override(load_config(f"{recipe}:smoke"), list(overrides)).to_dict()
+    of_recipe = {"hat": train_model, "byte2word": train_encoder, "titok": train_image_tokenizer}[recipe]
+    model, _ = of_recipe(config, workdir, progress=False)
+    return model.step
 
 
 def batch(rows, sizes):
@@ -48,11 +55,11 @@ def agree(name, first_fails):
         return {"error": type(error).__name__, "message": str(error)}
 
 
-CHECKS = {"command": command, "batch": batch, "agree": agree}
+CHECKS = {"train": train, "batch": batch, "agree": agree}
 
 if __name__ == "__main__":
     from tokjax.sharding import start_processes
 
-    start_processes()
-    for name, *arguments in json.loads(sys.argv[1]):
-        print(json.dumps(CHECKS[name](*arguments)), flush=True)
+    with start_processes():
+        for name, *arguments in json.loads(sys.argv[1]):
+            print(json.dumps(CHECKS[name](*arguments)), flush=True)

@@ -1,24 +1,23 @@
 """Several processes make one run: the losses, the data and the files of one process, whatever their number."""
 
+import member
 import numpy as np
 import pytest
 import several
 
-from tokjax.cli import main
 from tokjax.train import read_evaluations, read_metrics
 
 # A language model, an encoder, an image tokenizer: each family loads and evaluates its own way.
 RECIPES = ("hat", "byte2word", "titok")
 
 
-def train(recipe, workdir, steps=5, **fields):
-    fields = {"log_every": 1, "eval_every": steps, "checkpoint_every": steps} | fields
-    options = [f"--config.train.{name}={value}" for name, value in fields.items() if name not in ("data", "tensor")]
-    mesh = [f"--config.mesh.{axis}={fields[axis]}" for axis in ("data", "tensor") if axis in fields]
-    schedule = ["--config.optimizer.warmup_steps=1", "--config.optimizer.schedule=constant"]
+def training(recipe, workdir, steps=5, **mesh):
+    """What a process is asked for, and does."""
+    fields = {"steps": steps, "log_every": 1, "eval_every": steps, "checkpoint_every": steps}
     return [
-        "train", "--config", f"{recipe}:smoke", "--workdir", str(workdir), "--quiet",
-        f"--config.train.steps={steps}", *options, *mesh, *schedule,
+        "train", recipe, str(workdir), *(f"train.{name}={value}" for name, value in fields.items()),
+        *(f"mesh.{axis}={size}" for axis, size in mesh.items()),
+        "optimizer.warmup_steps=1", "optimizer.schedule=constant",
     ]  # fmt: skip
 
 
@@ -35,7 +34,7 @@ def scores(workdir):
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     for recipe in RECIPES:
-        assert main(train(recipe, folder / recipe)) == 0
+        assert member.train(*training(recipe, folder / recipe)[1:]) == 5
     return folder
 
 
@@ -43,7 +42,7 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize(("count", "mesh"), [(2, {"data": 2}), (4, {"data": 2, "tensor": 2})])
 def test_losses_are_those_of_one_process(alone, tmp_path, count, mesh):
     recipes = RECIPES if count == 2 else RECIPES[:2]
-    several.run(count, [["command", *train(recipe, tmp_path / recipe, **mesh)] for recipe in recipes])
+    several.run(count, [training(recipe, tmp_path / recipe, **mesh) for recipe in recipes])
     for recipe in recipes:
         # Sums over the batch are taken in another order, and five steps of Adam carry the difference on.
         np.testing.assert_allclose(losses(tmp_path / recipe), losses(alone / recipe), rtol=2e-4)
@@ -53,9 +52,9 @@ def test_losses_are_those_of_one_process(alone, tmp_path, count, mesh):
 @pytest.mark.slow
 def test_a_run_goes_on_with_other_processes_on_another_mesh(alone, tmp_path):
     hat = tmp_path / "hat"
-    several.run(2, [["command", *train("hat", hat, steps=2, data=2)]])
-    assert main(train("hat", hat, steps=3)) == 0
-    several.run(4, [["command", *train("hat", hat, steps=5, data=2, tensor=2)]])
+    several.run(2, [training("hat", hat, steps=2, data=2)])
+    assert member.train(*training("hat", hat, steps=3)[1:]) == 3
+    several.run(4, [training("hat", hat, steps=5, data=2, tensor=2)])
     assert [line["step"] for line in read_metrics(hat)] == [1, 2, 3, 4, 5]
     np.testing.assert_allclose(losses(hat), losses(alone / "hat"), rtol=2e-4)
 

@@ -1,7 +1,7 @@
 """How fast the chips are that a program may run on, by their makers' data sheets."""
 
 # Peak dense FLOP/s of one JAX device in bfloat16, by `jax.Device.device_kind`. A TPU7x chip is two devices.
-_BFLOAT16 = {
+BFLOAT16 = {
     "NVIDIA A100-SXM4-40GB": 312e12,
     "NVIDIA A100-SXM4-80GB": 312e12,
     "NVIDIA A100 80GB PCIe": 312e12,
@@ -23,4 +23,4 @@ _BFLOAT16 = {
 
 def peak_flops(device_kind: str) -> float | None:
     """Returns the peak bfloat16 FLOP/s of a device of this kind, or None where it is not known, as of CPUs."""
-    return _BFLOAT16.get(device_kind)
+    return BFLOAT16.get(device_kind)

@@ -9,6 +9,7 @@ import math
 import re
 
 from tokjax.core.errors import SpecError
+from tokjax.measure.peaks import BFLOAT16
 
 GIB = 2**30
 USABLE = 0.92  # of a chip's memory: the runtime keeps some, and memory in use is never without gaps
@@ -50,19 +51,19 @@ class Chip:
 # a network card of 400 Gb/s for each GPU).
 CHIPS = {
     "v5e": Chip(
-        flops=197e12, flops_float32=197e12, memory=16 * GIB, bandwidth=819e9,
+        flops=BFLOAT16["TPU v5e"], flops_float32=197e12, memory=16 * GIB, bandwidth=819e9,
         link=50e9, axes=2, wrap=16, machine=8, network=0.0, largest=256,
     ),
     "v5p": Chip(
-        flops=459e12, flops_float32=459e12, memory=95 * GIB, bandwidth=2765e9,
+        flops=BFLOAT16["TPU v5p"], flops_float32=459e12, memory=95 * GIB, bandwidth=2765e9,
         link=100e9, axes=3, wrap=4, machine=4, network=0.0, largest=8960,
     ),
     "v6e": Chip(
-        flops=918e12, flops_float32=918e12, memory=32 * GIB, bandwidth=1640e9,
+        flops=BFLOAT16["TPU v6e"], flops_float32=918e12, memory=32 * GIB, bandwidth=1640e9,
         link=112e9, axes=2, wrap=16, machine=8, network=0.0, largest=256,
     ),
     "h100": Chip(
-        flops=989e12, flops_float32=494e12, memory=80e9, bandwidth=3350e9,
+        flops=BFLOAT16["NVIDIA H100 80GB HBM3"], flops_float32=494e12, memory=80e9, bandwidth=3350e9,
         link=450e9, axes=0, wrap=0, machine=8, network=50e9, largest=16384,
     ),
 }  # fmt: skip

@@ -1,0 +1,92 @@
+"""What a step sends between devices as their number grows, and how fast one and two processes train.
+
+    python -m benchmarks.scaling
+
+`sent_mb` are the results of all collectives of one step on one device, counted in the program that XLA compiled for so
+many simulated devices: exact, whatever the machine. Strong scaling splits a batch of 16 rows over the devices, weak
+scaling gives each two of its own. `rows_per_second` are of `tokjax train`, each process on one thread of this machine;
+`of_one` is the ratio to one process, at best 2 on two cores: strong scaling keeps the batch, weak scaling doubles it.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+from typing import Any
+
+from benchmarks import common
+
+RECIPES = ("lm", "hat", "titok")
+ROWS, EACH = 16, 2
+DEVICES = (1, 2, 4, 8)
+AXES = ("data", "fsdp", "tensor")
+LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
+
+
+def traffic(recipe: str, axis: str, devices: int, rows: int) -> dict[str, Any]:
+    """Compiles one step and counts what it sends."""
+    import jax
+
+    from tokjax.experiment.abstract import abstract_step
+    from tokjax.experiment.config import load_config
+    from tokjax.measure.programs import program_cost
+    from tokjax.sharding import MeshSpec, make_mesh
+
+    config = load_config(f"{recipe}:smoke").to_dict()
+    config["data"]["batch_size"] = rows
+    if recipe == "lm":  # heads and a vocabulary, with the end of a document, that eight devices divide
+        config["system"]["backbone"]["heads"] = 8
+        config["tokenizer"]["vocab_size"] = 511
+    mesh = make_mesh(MeshSpec(**{"data": 1, axis: devices}), jax.devices()[:devices])
+    cost = program_cost(abstract_step(config, mesh).lowered.compile())
+    return {
+        "state_mb": round(cost.argument_bytes / 1e6, 3),
+        "sent_mb": round(sum(cost.collective_bytes.values()) / 1e6, 3),
+        "collectives": {kind: round(size / 1e6, 3) for kind, size in sorted(cost.collective_bytes.items())},
+    }
+
+
+def throughput(recipe: str, processes: int, rows: int, steps: int) -> float:
+    """Returns rows per second of a run, the median of its reports after the first."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, str(LAUNCHER), "--processes", str(processes), "--config", f"{recipe}:smoke",
+            "--workdir", folder, "--quiet", f"--config.data.batch_size={rows}", f"--config.train.steps={steps}",
+            f"--config.train.eval_every={steps}", "--config.train.log_every=10",
+        ]  # fmt: skip
+        flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
+        subprocess.run(command, env={**os.environ, **flags}, check=True, stdout=subprocess.DEVNULL)
+        lines = (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()
+        return statistics.median(json.loads(line)["rows_per_second"] for line in lines[1:])
+
+
+def main() -> None:
+    """Counts traffic, measures processes, and writes results/scaling.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=60)
+    steps = parser.parse_args().steps
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={max(DEVICES)}"
+    rows: list[dict[str, Any]] = []
+    for recipe in RECIPES:
+        for scaling in ("strong", "weak"):
+            for axis in AXES if recipe == "lm" and scaling == "strong" else ("data", "fsdp"):
+                for devices in DEVICES:
+                    batch = ROWS if scaling == "strong" else EACH * devices
+                    found = traffic(recipe, axis, devices, batch)
+                    rows.append({"recipe": recipe, "scaling": scaling, "axis": axis, "devices": devices, **found})
+    for recipe in RECIPES:
+        one = throughput(recipe, 1, ROWS, steps)
+        for scaling, batch in (("strong", ROWS), ("weak", 2 * ROWS)):
+            two = throughput(recipe, 2, batch, steps)
+            rates = {"rows_per_second": two, "of_one_process": one, "of_one": two / one}
+            rows.append({"recipe": recipe, "scaling": scaling, "processes": 2, "rows": batch, **rates})
+    common.write("scaling", rows)
+
+
+if __name__ == "__main__":
+    main()
