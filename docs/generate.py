@@ -181,6 +181,8 @@ def documents() -> dict[Path, str]:
     pods = ROOT / "docs" / "pods.md"
     texts[pods] = _fill(texts[pods], "plan_memory", _rows_table("plan", columns=_PLAN_MEMORY))
     texts[pods] = _fill(texts[pods], "plan_speed", _rows_table("plan", columns=_PLAN_SPEED))
+    for name, field in (("scaling_traffic", "sent_mb"), ("scaling_speed", "of_one_process")):
+        texts[pods] = _fill(texts[pods], name, _rows_table("scaling", field))
     data = ROOT / "docs" / "data.md"
     texts[data] = _fill(texts[data], "data_wait", _rows_table("data_wait"))
     return texts | {
@@ -194,7 +196,7 @@ def _rows_table(benchmark: str, having: str | None = None, *, columns: Sequence[
     stored = json.loads((RESULTS / f"{benchmark}.json").read_text())
     rows = [row for row in stored["rows"] if having is None or having in row]
     columns = columns or list(rows[0])
-    head = [key.replace("_", " ").replace(" gib", ", GiB").replace(" mib", ", MiB") for key in columns]
+    head = [key.replace("_", " ").replace(" gib", ", GiB").replace(" mib", ", MiB").replace(" mb", ", MB") for key in columns]
     lines = [head, ["---"] * len(head), *([_cell(row[key]) for key in columns] for row in rows)]
     made = f"jax {stored['environment']['versions']['jax']}, {stored['environment']['date']}"
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
