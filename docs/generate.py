@@ -196,7 +196,10 @@ def _rows_table(benchmark: str, having: str | None = None, *, columns: Sequence[
     stored = json.loads((RESULTS / f"{benchmark}.json").read_text())
     rows = [row for row in stored["rows"] if having is None or having in row]
     columns = columns or list(rows[0])
-    head = [key.replace("_", " ").replace(" gib", ", GiB").replace(" mib", ", MiB").replace(" mb", ", MB") for key in columns]
+    head = [
+        key.replace("_", " ").replace(" gib", ", GiB").replace(" mib", ", MiB").replace(" mb", ", MB")
+        for key in columns
+    ]
     lines = [head, ["---"] * len(head), *([_cell(row[key]) for key in columns] for row in rows)]
     made = f"jax {stored['environment']['versions']['jax']}, {stored['environment']['date']}"
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)

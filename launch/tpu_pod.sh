@@ -11,7 +11,8 @@
 #     TYPE      accelerator type                        VERSION  runtime version of that type
 #     SPOT=1    machines that may be preempted          MOUNT    as in 'sudo mount -o rw 10.0.0.2:/runs /mnt/runs'
 #
-# A preempted run goes on where it saved when the same command runs again: until launch/tpu_pod.sh all ...; do sleep 60; done
+# A preempted run goes on where it saved when the same command runs again:
+#     while launch/tpu_pod.sh all ...; code=$?; [ $code -ne 0 ] && [ $code -ne 2 ]; do sleep 60; done  # 2: a mistake
 set -euo pipefail
 
 : "${NAME:?set NAME, of the queued resource}" "${ZONE:?set ZONE, as in us-central1-a}"

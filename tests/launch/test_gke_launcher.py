@@ -26,7 +26,9 @@ def job_of(*arguments):
     assert job_set["apiVersion"] == "jobset.x-k8s.io/v1alpha2" and job_set["kind"] == "JobSet"
     assert set(job_set) == {"apiVersion", "kind", "metadata", "spec"}
     assert set(job_set["spec"]) == {"failurePolicy", "replicatedJobs"}
-    assert type(job_set["spec"]["failurePolicy"].pop("maxRestarts")) is int and not job_set["spec"]["failurePolicy"]
+    assert type(job_set["spec"]["failurePolicy"].pop("maxRestarts")) is int
+    mistake = {"action": "FailJobSet", "onJobFailureReasons": ["PodFailurePolicy"]}
+    assert job_set["spec"]["failurePolicy"] == {"rules": [mistake]}
     [replicated] = job_set["spec"]["replicatedJobs"]
     assert set(replicated) == {"name", "replicas", "template"} and type(replicated["replicas"]) is int
     return job_set["metadata"]["name"], replicated

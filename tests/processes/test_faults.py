@@ -156,7 +156,8 @@ def test_kills_at_random_moments_lose_only_steps_that_were_not_saved(nursery, tm
         os.kill(victim, signal.SIGKILL)
         codes = {number: nursery.code(number) for number in numbers}
         assert codes.pop(victim) == -signal.SIGKILL
-        assert all(code != 0 for code in codes.values())  # the others have ended too, by themselves
+        # The others have ended too, by themselves: as what has lost a peer (or by JAX, which aborts), not as a mistake.
+        assert all(code in (PeerError.exit_code, -signal.SIGABRT) for code in codes.values()), codes
         steps.append(saved(run))
         clear(run)
     assert steps == sorted(steps) and len(set(steps)) > kills // 3, steps

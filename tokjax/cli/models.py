@@ -76,7 +76,6 @@ def add(command: Command) -> None:
         "--split", choices=("train", "valid", "test", "all"), help="default: test; all of another --source"
     )
     sub.add_argument("--json", action="store_true", help="print JSON")
-    add_processes(sub)
 
     sub = command(
         "study", _study, "run the smallest honest experiment for a paper's claim", "tokjax.experiment.compare"
@@ -158,25 +157,6 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _eval(arguments: argparse.Namespace) -> int:
-    import jax
-
-    from tokjax.sharding import start_processes
-
-    with start_processes(arguments.coordinator, arguments.processes, arguments.process):
-        result = _score(arguments)
-        if jax.process_index() > 0:
-            return 0
-        if arguments.json:
-            print(json.dumps(result))
-            return 0
-        for name, value in result.items():
-            if name == "by_position":
-                value = "  ".join(f"{first}+ {bits:.3f}" for first, bits in value)
-            print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
-    return 0
-
-
-def _score(arguments: argparse.Namespace) -> dict[str, Any]:
     import dataclasses
 
     from tokjax.data import load_source
@@ -195,7 +175,15 @@ def _score(arguments: argparse.Namespace) -> dict[str, Any]:
     split = arguments.split or ("all" if arguments.source not in (None, model.spec.source) else "test")
     found = model.evaluate(source if split == "all" else source.split(split))
     result = found.summary() if hasattr(found, "summary") else dataclasses.asdict(found)
-    return {"workdir": str(arguments.workdir), "step": model.step, "source": source.name, "split": split, **result}
+    result = {"workdir": str(arguments.workdir), "step": model.step, "source": source.name, "split": split, **result}
+    if arguments.json:
+        print(json.dumps(result))
+        return 0
+    for name, value in result.items():
+        if name == "by_position":
+            value = "  ".join(f"{first}+ {bits:.3f}" for first, bits in value)
+        print(f"{name:20} {value:.4f}" if isinstance(value, float) else f"{name:20} {value}")
+    return 0
 
 
 def _study(arguments: argparse.Namespace) -> int:

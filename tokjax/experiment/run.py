@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from tokjax.core.errors import CheckpointError, SourceError, SpecError
+from tokjax.core.errors import CheckpointError, OutputError, SourceError, SpecError
 from tokjax.core.registry import systems, tokenizers
 from tokjax.core.spec import build, check, to_dict
 from tokjax.core.types import Batch, Params, Source
@@ -182,6 +182,11 @@ def prepare_tokenizer(config: Mapping[str, Any], source: Source, workdir: Path) 
     """
     if jax.process_count() > 1:
         on_first(lambda: _prepare_tokenizer(config, source, workdir).hash)
+        if not (workdir / "tokenizer" / DESCRIPTION).exists():
+            raise OutputError(
+                f"{workdir}: process {jax.process_index()} does not see the tokenizer that process 0 saved there. "
+                "Choose a --workdir on a disk that all processes share."
+            )
     return _prepare_tokenizer(config, source, workdir)
 
 

@@ -3,7 +3,7 @@
 from tokjax.sharding.agreement import on_first, together
 from tokjax.sharding.batches import gathered, place, put_batch, share_of_process
 from tokjax.sharding.mesh import MESH_AXES, MeshSpec, make_mesh, use_mesh
-from tokjax.sharding.processes import start_processes
+from tokjax.sharding.processes import is_lost_peer, start_processes
 from tokjax.sharding.rules import (
     RULES,
     constrain,
@@ -23,6 +23,7 @@ __all__ = [
     "constrain",
     "devices_along",
     "gathered",
+    "is_lost_peer",
     "make_mesh",
     "mesh_axes",
     "on_first",

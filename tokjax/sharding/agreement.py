@@ -22,20 +22,19 @@ def on_first(function: Callable[[], Any]) -> Any:
     """
     if jax.process_count() == 1:
         return function()
-    answer: dict[str, Any] = {}
+    answer = b"{}"
     raised: Exception | None = None
     if jax.process_index() == 0:
         try:
-            answer = {"value": function()}
+            answer = json.dumps({"value": function()}).encode()
         except Exception as error:  # raised again below, once the others know
-            kind = _kind(error)
-            answer, raised = {"error": kind, "message": str(error)}, error
-    answer = json.loads(_from_first(json.dumps(answer).encode()))
+            answer, raised = json.dumps({"error": _kind(error), "message": str(error)}).encode(), error
+    found = json.loads(_from_first(answer))
     if raised is not None:
         raise raised
-    if "error" in answer:
-        raise getattr(errors, answer["error"])(answer["message"])
-    return answer["value"]
+    if "error" in found:
+        raise getattr(errors, found["error"])(found["message"])
+    return found["value"]
 
 
 def _kind(error: Exception) -> str:

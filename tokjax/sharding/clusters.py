@@ -32,6 +32,12 @@ class ProcessSpec:
     devices: tuple[int, ...] | None = None
     names: tuple[str, str, str] = dataclasses.field(default=FLAGS, compare=False)
 
+    @property
+    def loopback(self) -> str | None:
+        """127.0.0.1:PORT where all processes are on this machine, which then listens to no other; else None."""
+        host, _, port = self.coordinator.rpartition(":")
+        return f"127.0.0.1:{port}" if host in ("localhost", "127.0.0.1") else None
+
     def __post_init__(self):
         host, _, port = self.coordinator.rpartition(":")
         fits = bool(host) and port.isdigit() and 0 < int(port) < 2**16

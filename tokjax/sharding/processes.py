@@ -65,14 +65,14 @@ def start_processes(
         spec.process,
         spec.devices,
         cluster_detection_method="deactivate",
+        coordinator_bind_address=os.environ.get("JAX_COORDINATOR_BIND_ADDRESS") or spec.loopback,
         initialization_timeout=start,
         heartbeat_timeout_seconds=heartbeat,
     )
     try:
         yield
     except BaseException as error:
-        # Which of the two errors it is depends on where the program waited.
-        lost = isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and _GONE.search(str(error))
+        lost = is_lost_peer(error)
         # JAX would wait at exit for the others, and they for this one.
         atexit.register(_leave, PeerError.exit_code if lost else _exit_code(error))
         if lost:
@@ -81,6 +81,11 @@ def start_processes(
                 "The output of the one that ended first says why; the same command goes on from the last checkpoint."
             ) from error
         raise
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether `error` is what JAX raises where another process is gone; its type depends on where this one waited."""
+    return isinstance(error, (jax.errors.JaxRuntimeError, ValueError)) and bool(_GONE.search(str(error)))
 
 
 def _exit_code(error: BaseException) -> int:

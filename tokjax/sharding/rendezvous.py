@@ -72,7 +72,8 @@ def _disagreement(spec: ProcessSpec, here: dict[int, socket.socket], number: int
 
 
 def _listen(spec: ProcessSpec) -> socket.socket:
-    bind = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS") or f"[::]:{spec.coordinator.rpartition(':')[2]}"
+    port = spec.coordinator.rpartition(":")[2]
+    bind = os.environ.get("JAX_COORDINATOR_BIND_ADDRESS") or spec.loopback or f"[::]:{port}"
     host, _, port = bind.rpartition(":")
     both = host == "[::]" and socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if both or (":" in host and host != "[::]") else socket.AF_INET

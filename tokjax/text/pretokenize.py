@@ -152,7 +152,7 @@ def valid_runs(raw: bytes) -> list[str | bytes]:
     return [run.encode("utf-8", "surrogateescape") if odd % 2 else run for odd, run in enumerate(runs) if run]
 
 
-def training_streams(records: Iterable[bytes]) -> Iterator[str]:
+def training_texts(records: Iterable[bytes]) -> Iterator[str]:
     """The valid text of all records, in segments."""
     for record in records:
         for segment in segments(record):

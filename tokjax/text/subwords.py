@@ -125,7 +125,7 @@ class Subwords(Tokenizer):
           SourceError: `source` has no valid text.
         """
         del key
-        texts = pretokenize.training_streams(source)
+        texts = pretokenize.training_texts(source)
         first = next(texts, None)
         if first is None:
             raise SourceError("The source holds no text to learn subwords from; give one with at least one record.")

@@ -25,7 +25,7 @@ import numpy as np
 from tokjax import __version__
 from tokjax.core.errors import CheckpointError, OutputError
 from tokjax.core.types import Params
-from tokjax.sharding import on_first
+from tokjax.sharding import is_lost_peer, on_first
 from tokjax.train.state import TrainState
 
 FOLDER = "checkpoints"
@@ -87,7 +87,10 @@ def save(workdir: Path, state: TrainState, *, metadata: Mapping[str, Any], keep:
             checkpointer.save(temporary, args=ocp.args.Composite(**arguments))
         on_first(finish)
     except (OSError, ValueError) as error:  # tensorstore reports a full disk as ValueError
-        _remove_unfinished(folder)
+        if is_lost_peer(error):  # which is no matter of this folder, and the first process may still be at work there
+            raise
+        if jax.process_index() == 0:
+            _remove_unfinished(folder)
         raise OutputError(
             f"{folder}: cannot save the checkpoint of step {step} ({_first_line(error)}); free space or change workdir."
         ) from error
@@ -212,6 +215,8 @@ def restore(workdir: Path, step: int, target: TrainState) -> TrainState:
         with _raised_not_logged(), ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as checkpointer:
             restored = checkpointer.restore(path, args=ocp.args.Composite(**arguments))
     except (ValueError, KeyError, FileNotFoundError) as error:
+        if is_lost_peer(error):
+            raise
         raise CheckpointError(
             f"{path}: its arrays are not those of this system ({_first_line(error)}); "
             "use the version of the code that saved it, or another workdir."

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 
 from tokjax.core.spec import check
 from tokjax.core.types import Params, System
-from tokjax.sharding import MeshSpec, make_mesh, put_batch, replicated, use_mesh
-from tokjax.train import checkpoint, compile_cache
+from tokjax.sharding import MeshSpec, make_mesh, on_first, put_batch, replicated, share_of_process, use_mesh
+from tokjax.train import checkpoint, compile_cache, heartbeat
 from tokjax.train.host import StopSignals, agree, prefetch, stop_signals
 from tokjax.train.metrics import Recorder, is_evaluated, recording
 from tokjax.train.optimizer import OptimizerSpec, learning_rates
@@ -132,10 +132,10 @@ def fit(
         key = jax.device_put(jax.random.key(spec.seed), replicated(mesh))
         programs = compile_cache.programs(system, optimizer, mesh)
         state, done, seconds = _restore_or_init(workdir, programs, key, metadata, spec.init_from, adopt)
-        saved, evaluated = done, done == 0 or is_evaluated(workdir, done)
+        saved, evaluated = done, done == 0 or on_first(lambda: is_evaluated(workdir, done))
 
         watch, feed = Stopwatch(seconds), Feed()
-        speed = Speed(watch, feed, start=done, flops=flops, peak=mesh_peak_flops(mesh))
+        speed = Speed(watch, feed, start=done, parts=share_of_process(mesh)[1], flops=flops, peak=mesh_peak_flops(mesh))
         recorder = stack.enter_context(
             recording(workdir, speed, parts(system.declare()), spec, metadata, start=done, progress=progress)
         )
@@ -165,7 +165,7 @@ def fit(
             run.save(state, done)
         if stopped == "time_limit" and not evaluated:
             run.evaluation(state, done)
-    return dataclasses.replace(state, stopped=stopped or signals.reason)
+    return dataclasses.replace(state, stopped=stopped)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,6 +217,7 @@ def _restore_or_init(
 ) -> tuple[TrainState, int, float]:
     """Returns the state to go on from, its step, and the seconds already spent; every array is born on its devices."""
     start = checkpoint.open_for_training(workdir)
+    heartbeat.write(workdir, step=start or 0)  # reading what was saved may take long
     if start is None:
         state = programs.init(key)
         if init_from is not None:

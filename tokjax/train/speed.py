@@ -77,6 +77,7 @@ class Speed:
         feed: Feed | None = None,
         *,
         start: int = 0,
+        parts: int = 1,
         flops: float | None = None,
         peak: float | None = None,
     ):
@@ -86,12 +87,13 @@ class Speed:
           watch: seconds of stepping.
           feed: where batches come from.
           start: steps already made.
+          parts: of a batch, of which this process makes one.
           flops: FLOPs of the forward and backward pass over one batch of all processes, None if unknown.
           peak: peak FLOP/s of all devices together, None if unknown.
         """
         self.watch = watch
         self._feed = Feed() if feed is None else feed
-        self._flops, self._peak = flops, peak
+        self._parts, self._flops, self._peak = parts, flops, peak
         self._targets: float | None = None
         self._last = (start, watch.seconds, self._feed.waited)
 
@@ -115,7 +117,7 @@ class Speed:
             "steps_per_second": steps / seconds,
             "step_seconds": seconds / steps,
             "data_wait_fraction": (self._last[2] - had_waited) / seconds,
-            "rows_per_second": self._feed.rows * jax.process_count() * steps / seconds,
+            "rows_per_second": self._feed.rows * self._parts * steps / seconds,
             "targets_per_second": None if targets is None else targets / seconds,
             "mfu": share,
             "device_memory_gib": None if device_memory is None else device_memory / _GIB,

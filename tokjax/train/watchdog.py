@@ -15,6 +15,7 @@ from tokjax.core.errors import PeerError
 from tokjax.train import heartbeat
 from tokjax.train.heartbeat import Heartbeat
 
+_READS_S = 10.0  # for a few small files
 _LOOKS = 20  # at the clock, within the time there is
 
 
@@ -43,7 +44,7 @@ def watchdog(workdir: Path, timeout_s: float) -> Iterator[Callable[[], None]]:
     def look() -> None:
         while not over.wait(timeout_s / _LOOKS):
             if time.monotonic() - last[0] > timeout_s:
-                said = heartbeat.read(workdir)
+                said = _read(workdir)
                 here = (jax.process_index(), jax.process_count(), _stands_at())
                 message = hung(said, *here, timeout_s, now=time.time())
                 print(f"tokjax: error: {message}", file=sys.stderr, flush=True)
@@ -54,6 +55,15 @@ def watchdog(workdir: Path, timeout_s: float) -> Iterator[Callable[[], None]]:
         yield advance
     finally:
         over.set()
+
+
+def _read(workdir: Path) -> list[Heartbeat]:
+    """Returns the heartbeats, or none where the disk that they are on is what hangs."""
+    found: list[Heartbeat] = []
+    reader = threading.Thread(target=lambda: found.extend(heartbeat.read(workdir)), daemon=True)
+    reader.start()
+    reader.join(_READS_S)
+    return found
 
 
 def _stands_at() -> str:
