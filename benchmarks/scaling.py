@@ -20,7 +20,7 @@ from typing import Any
 
 from benchmarks import common
 
-RECIPES = ("lm", "hat", "titok")
+RECIPES = ("lm", "hat")
 ROWS, EACH = 16, 2
 DEVICES = (1, 2, 4, 8)
 AXES = ("data", "fsdp", "tensor")

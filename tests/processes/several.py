@@ -52,4 +52,5 @@ def run(count, checks, *, timeout=300, **options):
             member.kill()
     for member, (_, problems) in zip(members, said, strict=True):
         assert member.returncode == 0, problems[-3000:]
-    return [[json.loads(line) for line in output.splitlines() if line[:1] in "{[0123456789"] for output, _ in said]
+    lines = [output.splitlines() for output, _ in said]
+    return [[json.loads(line[5:]) for line in of_one if line.startswith("said ")] for of_one in lines]
