@@ -181,8 +181,6 @@ def documents() -> dict[Path, str]:
     pods = ROOT / "docs" / "pods.md"
     texts[pods] = _fill(texts[pods], "plan_memory", _rows_table("plan", columns=_PLAN_MEMORY))
     texts[pods] = _fill(texts[pods], "plan_speed", _rows_table("plan", columns=_PLAN_SPEED))
-    for name, field in (("scaling_traffic", "sent_mb"), ("scaling_speed", "of_one_process")):
-        texts[pods] = _fill(texts[pods], name, _rows_table("scaling", field))
     data = ROOT / "docs" / "data.md"
     texts[data] = _fill(texts[data], "data_wait", _rows_table("data_wait"))
     return texts | {
