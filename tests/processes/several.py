@@ -42,7 +42,7 @@ def start(count, checks, *, devices=1, **environment):
     ]
 
 
-def run(count, checks, *, timeout=300, **options):
+def run(count, checks, *, timeout=500, **options):
     """Returns what each process printed, a list per process; fails where one of them did."""
     members = start(count, checks, **options)
     try:

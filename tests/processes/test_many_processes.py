@@ -26,8 +26,9 @@ def losses(workdir):
 
 
 def scores(workdir):
-    numbers = [[v for v in line.values() if isinstance(v, float)] for line in read_evaluations(workdir)]
-    return np.array(numbers)
+    """What was evaluated; of images not how many codes occur, as vectors between two codes may go to either."""
+    names = ("bits_per_byte", "next_word_accuracy", "bits_per_word", "word_accuracy", "psnr", "squared_error")
+    return np.array([[line[name] for name in names if name in line] for line in read_evaluations(workdir)])
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,7 @@ def alone(tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize(("count", "mesh"), [(2, {"data": 2}), (4, {"data": 2, "tensor": 2})])
 def test_losses_are_those_of_one_process(alone, tmp_path, count, mesh):
-    recipes = RECIPES if count == 2 else RECIPES[:2]
+    recipes = RECIPES if count == 2 else RECIPES[:1]
     several.run(count, [training(recipe, tmp_path / recipe, **mesh) for recipe in recipes])
     for recipe in recipes:
         # Sums over the batch are taken in another order, and five steps of Adam carry the difference on.
@@ -54,7 +55,7 @@ def test_a_run_goes_on_with_other_processes_on_another_mesh(alone, tmp_path):
     hat = tmp_path / "hat"
     several.run(2, [training("hat", hat, steps=2, data=2)])
     assert member.train(*training("hat", hat, steps=3)[1:]) == 3
-    several.run(4, [training("hat", hat, steps=5, data=2, tensor=2)])
+    several.run(2, [training("hat", hat, steps=5, data=1, tensor=2)])
     assert [line["step"] for line in read_metrics(hat)] == [1, 2, 3, 4, 5]
     np.testing.assert_allclose(losses(hat), losses(alone / "hat"), rtol=2e-4)
 
