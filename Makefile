@@ -32,7 +32,7 @@ $(INSTALLED): setup.cfg pyproject.toml
 demo: env
 	$(BIN)/tokjax compare --source pydocs --systems bytes,bpe:2048,hat --budget 4e11flops --scale smoke --seeds 3 --out demo
 
-# Tests compile much and compute little: without the optimisations of machine code they take about half the time.
+# Tests compile much and compute little: they do without the optimisations of machine code.
 test: env
 	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
 

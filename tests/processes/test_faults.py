@@ -20,7 +20,6 @@ from tokjax.core.errors import PeerError
 from tokjax.train import load_for_inference, read_evaluations, read_metrics
 
 STEPS = 2000  # more than the killed runs get to
-VOLATILE = ("seconds", "steps_per_second", "step_seconds")
 
 
 class Nursery:

@@ -15,7 +15,7 @@ from tokjax.objectives.language import LanguageSystem
 SCRIPT = Path(__file__).parent / "mesh_losses.py"
 # Keys, norms, codes of a batch and the like; far below the bytes of the parameters.
 SMALL = 96 * 1024
-# What devices cannot split: a vocabulary of tiny images' codes, a time embedding of one input.
+# What `tensor` does not split.
 WHOLE = {"flextok": ("['decoder']['time']['in']",)}
 
 

@@ -109,6 +109,10 @@ def test_time_limit_counts_over_resumes_and_ends_with_a_checkpoint_and_an_evalua
     assert again.stopped == "time_limit" and int(again.step) == steps
 
 
+def test_a_signal_after_the_last_step_stops_nothing(tmp_path):
+    assert train(tmp_path, evaluate=interrupt(6)).stopped is None
+
+
 def test_signal_handlers_are_put_back(tmp_path):
     before = [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)]
     state = train(tmp_path, evaluate=interrupt(3, signal.SIGINT))

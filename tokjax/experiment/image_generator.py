@@ -125,13 +125,7 @@ class _Autoregressive:
     def train(self, rows: CodeRows, step: int, spec: ImageGeneratorSpec, *, host: int, hosts: int) -> Any:
         share = _CLASS_DROP if spec.data.class_drop is None else spec.data.class_drop
         return train_code_rows(
-            rows,
-            step,
-            seed=spec.train.seed,
-            batch_size=spec.data.batch_size,
-            class_drop=share,
-            host=host,
-            hosts=hosts,
+            rows, step, seed=spec.train.seed, batch_size=spec.data.batch_size, class_drop=share, host=host, hosts=hosts
         )
 
     def eval(self, rows: CodeRows, batch_size: int) -> Iterator[Any]:

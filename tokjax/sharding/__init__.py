@@ -1,6 +1,6 @@
 """Device meshes and the rules that lay arrays over them."""
 
-from tokjax.sharding.agreement import on_first, together
+from tokjax.sharding.agreement import on_first
 from tokjax.sharding.batches import gathered, place, put_batch, share_of_process
 from tokjax.sharding.mesh import MESH_AXES, MeshSpec, make_mesh, use_mesh
 from tokjax.sharding.processes import is_lost_peer, start_processes
@@ -36,6 +36,5 @@ __all__ = [
     "sharding_of",
     "share_of_process",
     "start_processes",
-    "together",
     "use_mesh",
 ]

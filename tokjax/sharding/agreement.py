@@ -44,11 +44,6 @@ def _kind(error: Exception) -> str:
     return type(error).__name__ if hasattr(errors, type(error).__name__) else "PeerError"
 
 
-def together() -> None:
-    """Waits until every process of the run is here."""
-    on_first(lambda: None)
-
-
 def _from_first(data: bytes) -> bytes:
     """Returns the bytes of the first process in all of them."""
     from jax.experimental import multihost_utils

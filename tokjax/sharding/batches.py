@@ -1,5 +1,6 @@
 """Batches between hosts and devices: which rows a process makes, how they reach the mesh, what everyone can read."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from tokjax.core.errors import SpecError
 from tokjax.sharding.rules import RULES, sharding_of
 
 
+@functools.lru_cache(maxsize=8)  # asked for every batch
 def share_of_process(mesh: Mesh) -> tuple[int, int]:
     """Returns which part of a batch this process makes, and of how many equal parts.
 
