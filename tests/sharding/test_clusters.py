@@ -187,3 +187,11 @@ def test_partial_and_contradictory_settings_name_what_to_change(env, flags, says
     with pytest.raises(SpecError) as error:
         find(env, **flags)
     assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("coordinator", "address"),
+    [("localhost:81", "127.0.0.1:81"), ("127.0.0.1:82", "127.0.0.1:82"), ("10.0.0.2:83", None), ("node1:84", None)],
+)
+def test_a_run_on_one_machine_listens_to_no_other(coordinator, address):
+    assert ProcessSpec(coordinator=coordinator, processes=2, process=0).loopback == address

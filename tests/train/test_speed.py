@@ -122,3 +122,14 @@ def test_gradient_norms_of_blocks_make_up_the_whole(tmp_path):
         assert set(line["gradient_norms"]) == set(state.params)
         assert np.linalg.norm(list(line["gradient_norms"].values())) == pytest.approx(line["grad_norm"])
         assert all(norm > 0 for norm in line["gradient_norms"].values())
+
+
+def test_rows_are_those_of_all_parts_of_a_batch_however_many_processes_make_one():
+    clock = Clock()
+    watch, feed = Stopwatch(0.0, clock), Feed(clock)
+    speed = Speed(watch, feed, parts=3)
+    watch.start()
+    feed.take(lambda: {"x": np.zeros((8, 3))})
+    clock.advance(2.0)
+    speed.count(counted(None))
+    assert speed.lap(1)["rows_per_second"] == 12.0
