@@ -5,7 +5,7 @@ import pytest
 from jax.sharding import AxisType
 
 from tokjax.core.errors import SpecError
-from tokjax.sharding import MESH_AXES, MeshSpec, make_mesh
+from tokjax.sharding import MESH_AXES, MeshSpec, make_mesh, use_mesh
 
 
 def test_default_is_all_devices_on_the_batch():
@@ -24,3 +24,10 @@ def test_sizes_that_do_not_multiply_to_the_devices(values):
 def test_impossible_sizes(values):
     with pytest.raises(SpecError, match="mesh"):
         MeshSpec(**values)
+
+
+def test_a_mesh_in_use_is_given_and_put_back():
+    mesh = make_mesh(MeshSpec(), jax.devices()[:1])
+    with use_mesh(mesh) as given:
+        assert given is mesh and jax.sharding.get_mesh() == mesh
+    assert jax.sharding.get_mesh().empty

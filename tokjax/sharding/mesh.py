@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 from jax.sharding import AxisType, Mesh
@@ -70,6 +70,8 @@ def make_mesh(spec: MeshSpec, devices: Sequence[jax.Device] | None = None) -> Me
     return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
 
 
-def use_mesh(mesh: Mesh) -> contextlib.AbstractContextManager[Mesh]:
-    """Context in which `rules.constrain` refers to `mesh`."""
-    return jax.set_mesh(mesh)
+@contextlib.contextmanager
+def use_mesh(mesh: Mesh) -> Iterator[Mesh]:
+    """Context in which `rules.constrain` refers to `mesh`; gives the mesh."""
+    with jax.set_mesh(mesh):
+        yield mesh
