@@ -22,7 +22,7 @@ def found(reference: str, mesh: str, *changes: str) -> dict:
         "mesh": sizes,
         "arguments": cost.argument_bytes,
         "state": sum(estimated.memory[name] for name in estimated.given),
-        "collectives": cost.collective_bytes,
+        "received": cost.received_bytes,
         "traffic": estimated.traffic,
     }
 

@@ -1,8 +1,10 @@
 """Collectives of a program: counted by kind, in bytes of what they give, as often as they run."""
 
+import pytest
+
 from tokjax.measure.programs import collectives
 
-PROGRAM = """HloModule step
+PROGRAM = """HloModule step, is_scheduled=true, num_partitions=8
 
 %sum (a: f32[], b: f32[]) -> f32[] {
   ROOT %add = f32[] add(%a, %b)
@@ -10,7 +12,7 @@ PROGRAM = """HloModule step
 
 %body.1 (carry: (s32[], bf16[4,8])) -> (s32[], bf16[4,8]) {
   %constant.7 = s32[] constant(1)
-  %all-gather-start.2 = (bf16[1,8]{1,0:T(8,128)(2,1)}, bf16[4,8]{1,0}) all-gather-start(%part), dimensions={0}
+  %all-gather-start.2 = (bf16[1,8]{1,0:T(8,128)(2,1)}, bf16[4,8]{1,0}) all-gather-start(%a), replica_groups=[2,4]<=[8]
   %all-gather-done.2 = bf16[4,8]{1,0} all-gather-done(%all-gather-start.2)
   ROOT %tuple = (s32[], bf16[4,8]) tuple(%next, %all-gather-done.2)
 }
@@ -25,23 +27,60 @@ PROGRAM = """HloModule step
   ROOT %done = f32[16] collective-permute-done(%collective-permute-start)
 }
 
+%all-reduce-scatter.1 (q: f32[16]) -> f32[2] {
+  %all-reduce.9 = f32[16] all-reduce(%q), replica_groups={}, to_apply=%sum
+  ROOT %dynamic-slice.9 = f32[2] dynamic-slice(%all-reduce.9, %i), dynamic_slice_sizes={2}
+}
+
 ENTRY %main (p: f32[16]) -> f32[16] {
   %while.1 = (s32[], bf16[4,8]) while(%init), condition=%condition.1, body=%body.1
   %while.2 = (f32[16]) while(%p), condition=%other, body=%ring, backend_config={"known_trip_count":{"n":"3"}}
-  %all-reduce.1 = (f32[16]{0}, f32[2]{0}) all-reduce-start(%a, %b), to_apply=%sum
-  %reduce-scatter.1 = ((f32[16]{0}), f32[4]{0}) reduce-scatter-start(%c), to_apply=%sum
+  %all-reduce.1 = (f32[16], f32[2]{0}) all-reduce-start(%a, %b), replica_groups={{0,4},{1,5},{2,6},{3,7}}, to_apply=%sum
+  %rs.1 = ((f32[16]{0}), f32[4]{0}) reduce-scatter-start(%c), replica_groups=mesh['a'=2,'b'=4] {'b'}, to_apply=%sum
+  %fusion.1 = f32[2] fusion(%p), kind=kCustom, calls=%all-reduce-scatter.1
   ROOT %fusion = f32[16] fusion(%all-reduce.1), kind=kLoop, calls=%sum
 }
 """
 
 
 def test_bodies_of_loops_count_as_often_as_they_run():
-    sizes, numbers = collectives(PROGRAM)
-    assert numbers == {"all-gather": 24, "collective-permute": 3, "all-reduce": 1, "reduce-scatter": 1}
-    assert sizes == {
-        "all-gather": 24 * 4 * 8 * 2, "collective-permute": 3 * 16 * 4, "all-reduce": 18 * 4, "reduce-scatter": 4 * 4,
-    }  # fmt: skip
+    found = collectives(PROGRAM)
+    assert found.number == {"all-gather": 24, "collective-permute": 3, "all-reduce": 1, "reduce-scatter": 2}
+    assert found.result_bytes == {
+        "all-gather": 24 * 4 * 8 * 2,
+        "collective-permute": 3 * 16 * 4,
+        "all-reduce": 18 * 4,
+        "reduce-scatter": 4 * 4 + 2 * 4,
+    }
+
+
+def test_a_device_receives_all_but_its_own_part():
+    assert collectives(PROGRAM).received_bytes == {
+        "all-gather": 24 * 3 * 8 * 2,  # of groups of four, by their size
+        "collective-permute": 3 * 16 * 4,
+        "all-reduce": 2 * 18 * 4 // 2,  # of pairs, by their members
+        "reduce-scatter": 3 * 4 * 4 + 7 * 2 * 4,  # of four along an axis of a mesh, and of all
+    }
+
+
+@pytest.mark.parametrize(
+    "groups, joined",
+    [
+        ("mesh['data'=2,'fsdp'=8] {'data','fsdp'}", 16),
+        ("mesh['data'=2,'fsdp'=8] {'fsdp':(2)4}", 4),
+        ("[16,2]<=[4,8]T(1,0)", 2),
+        ("{}", 32),
+    ],
+)
+def test_groups_are_read_in_every_form(groups, joined):
+    text = f"""HloModule step, num_partitions=32
+
+ENTRY %main (p: f32[64]) -> f32[64] {{
+  ROOT %sum = f32[64] all-reduce(%p), replica_groups={groups}, use_global_device_ids=true, to_apply=%add
+}}
+"""
+    assert collectives(text).received_bytes == {"all-reduce": 2 * 256 * (joined - 1) // joined}
 
 
 def test_a_program_of_one_device_has_none():
-    assert collectives("ENTRY %main (x: f32[2]) -> f32[2] {\n  ROOT %add = f32[2] add(%x, %x)\n}\n") == ({}, {})
+    assert collectives("ENTRY %main (x: f32[2]) -> f32[2] {\n  ROOT %add = f32[2] add(%x, %x)\n}\n").number == {}

@@ -160,12 +160,10 @@ def compile_step(config: dict[str, Any], pod: Topology, mesh: dict[str, int]) ->
     with compiling_for(_platform(pod)):
         lowered = abstract_step(config, make_mesh(MeshSpec(**mesh), devices)).lowered
         cost = program_cost(lowered.compile(compiler_options=options))
-    # Results of a reduce-scatter are one part of what a device reads; an all-reduce is that and a gather.
-    times = {"reduce-scatter": max(mesh.values()), "all-reduce": 2}
     return Compiled(
         arguments=cost.argument_bytes,
         temporary=cost.temporary_bytes,
-        traffic={kind: times.get(kind, 1) * size for kind, size in sorted(cost.collective_bytes.items())},
+        traffic=dict(sorted(cost.received_bytes.items())),
     )
 
 

@@ -16,6 +16,12 @@ _CALLED = re.compile(r"(?:calls|to_apply|body|condition)=%?([\w.-]+)|branch_comp
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONDITION = re.compile(r"condition=%?([\w.-]+)")
 _INTEGER = re.compile(r" = [su]32\[\]\S* constant\((\d+)\)")
+# Devices that a collective joins, as XLA writes them: the numbers of each group, groups by size, or axes of a mesh.
+_GROUPS = re.compile(r"replica_groups=(?:\{\{([\d,]+)\}|\[\d+,(\d+)\]<=|mesh\[([^\]]*)\] \{([^}]*)\})")
+_MESH_AXIS = re.compile(r"'([^']+)'=(\d+)")
+_AXIS_PART = re.compile(r"'([^']+)'(?::\(\d+\)(\d+))?")
+_PARTITIONS = re.compile(r"^HloModule .*\bnum_partitions=(\d+)")
+_REDUCE_SCATTER = "all-reduce-scatter"  # how TPU programs name what reduces and keeps a part
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,46 +32,60 @@ class ProgramCost:
       argument_bytes: of what goes in: parameters, optimizer state, batch.
       temporary_bytes: largest size of what exists only meanwhile.
       collective_bytes: bytes of the results of each kind of collective, loops counted as often as they run.
+      received_bytes: bytes that each kind brings to a device over its links. Of n devices that share an array of a
+        bytes, gathering, scattering sums and exchanging bring a (n - 1) / n, an all-reduce, a scatter and a gather,
+        twice that.
       collectives: how many of each kind run.
     """
 
     argument_bytes: int
     temporary_bytes: int
     collective_bytes: dict[str, int]
+    received_bytes: dict[str, int]
     collectives: dict[str, int]
 
 
-def program_cost(compiled: Any) -> ProgramCost:
-    """Returns the cost of a `jax.stages.Compiled`.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collectives:
+    """Collectives of a program by kind: bytes of their results, bytes that reach a device, and how many run."""
 
-    A reduce-scatter is counted by its result too, 1 / devices of what it reads.
-    """
+    result_bytes: dict[str, int]
+    received_bytes: dict[str, int]
+    number: dict[str, int]
+
+
+def program_cost(compiled: Any) -> ProgramCost:
+    """Returns the cost of a `jax.stages.Compiled`."""
     memory = compiled.memory_analysis()
-    sizes, counts = collectives(compiled.as_text())
+    found = collectives(compiled.as_text())
     return ProgramCost(
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
-        collective_bytes=sizes,
-        collectives=counts,
+        collective_bytes=found.result_bytes,
+        received_bytes=found.received_bytes,
+        collectives=found.number,
     )
 
 
-def collectives(text: str) -> tuple[dict[str, int], dict[str, int]]:
-    """Returns the bytes of the results of the collectives in an optimized HLO program, and their number, by kind.
+def collectives(text: str) -> Collectives:
+    """Returns what the collectives of an optimized HLO program give and bring, and their number.
 
     The body of a loop counts as often as it runs: what XLA notes of it or, where it notes nothing, the one whole number
     that its condition holds; once where there are several.
     """
-    own: dict[str, Counter] = {}
+    results: dict[str, Counter] = {}
+    received: dict[str, Counter] = {}
     numbers: dict[str, Counter] = {}
     calls: dict[str, list[tuple[str, int]]] = {}
     entry = name = ""
     bounds = _loop_bounds(text)
+    partitions = _PARTITIONS.search(text)
+    devices = int(partitions[1]) if partitions else 1
     for line in text.splitlines():
         start = _COMPUTATION.match(line)
         if start:
             name = start[1]
-            own[name], numbers[name], calls[name] = Counter(), Counter(), []
+            results[name], received[name], numbers[name], calls[name] = Counter(), Counter(), Counter(), []
             entry = name if line.startswith("ENTRY") else entry
             continue
         found = _OPERATION.match(line.strip())
@@ -79,12 +99,43 @@ def collectives(text: str) -> tuple[dict[str, int], dict[str, int]]:
                 # Its result holds its operands before what it gives, and perhaps flags.
                 arrays = [(dtype, shape) for dtype, shape in arrays if dtype != "u32" or shape]
                 arrays = arrays[len(arrays) // 2 :]
-            own[name][kind] += sum(_size(dtype, shape) for dtype, shape in arrays)
+            size, joined = sum(_size(dtype, shape) for dtype, shape in arrays), _joined(line, devices)
+            if kind == "all-reduce" and name.startswith(_REDUCE_SCATTER):
+                kind, size = "reduce-scatter", size // joined
+            results[name][kind] += size
+            received[name][kind] += _received(kind, size, joined)
             numbers[name][kind] += 1
         trips = _trips(line, bounds) if operation == "while" else 1
         for called, branches in _CALLED.findall(line):
             calls[name] += [(each.strip(" %"), trips) for each in (called or branches).split(",")]
-    return dict(_total(entry, own, calls, {})), dict(_total(entry, numbers, calls, {}))
+    return Collectives(
+        result_bytes=dict(_total(entry, results, calls, {})),
+        received_bytes=dict(_total(entry, received, calls, {})),
+        number=dict(_total(entry, numbers, calls, {})),
+    )
+
+
+def _joined(line: str, devices: int) -> int:
+    """Returns how many devices a collective joins: all where the program names none."""
+    found = _GROUPS.search(line)
+    if not found:
+        return devices
+    numbers, size, mesh, axes = found.groups()
+    if numbers:
+        return numbers.count(",") + 1
+    if size:
+        return int(size)
+    sizes = dict(_MESH_AXIS.findall(mesh))
+    return math.prod(int(part or sizes[axis]) for axis, part in _AXIS_PART.findall(axes))
+
+
+def _received(kind: str, size: int, devices: int) -> int:
+    """Returns the bytes that one collective brings to a device, of a result of `size` bytes."""
+    if kind == "collective-permute":
+        return size
+    if kind == "reduce-scatter":
+        return size * (devices - 1)
+    return (2 if kind == "all-reduce" else 1) * size * (devices - 1) // devices
 
 
 def _loop_bounds(text: str) -> dict[str, int]:
