@@ -4,6 +4,7 @@ Reads a JSON line per run, the arguments of `run`; prints the child's number whe
 started, and "ended NUMBER CODE" when it has ended, in any way. JAX has started no threads before the fork.
 """
 
+import atexit
 import contextlib
 import json
 import os
@@ -69,13 +70,18 @@ def child(request):
     except BaseException:
         traceback.print_exc()
     finally:
+        atexit._run_exitfuncs()  # a fork of a program that goes on would run none
         sys.stderr.flush()
         os._exit(code)
 
 
 def wait_for(number):
     _, status = os.waitpid(number, 0)
-    print(f"ended {number} {os.waitstatus_to_exitcode(status)}", flush=True)
+    say(f"ended {number} {os.waitstatus_to_exitcode(status)}")
+
+
+def say(line):
+    os.write(1, f"{line}\n".encode())  # at once: threads say things at the same time
 
 
 if __name__ == "__main__":
@@ -85,5 +91,5 @@ if __name__ == "__main__":
             with contextlib.suppress(OSError):
                 os.close(0)
             child(json.loads(line))
-        print(f"started {number}", flush=True)
+        say(f"started {number}")
         threading.Thread(target=wait_for, args=(number,)).start()

@@ -5,6 +5,7 @@ import json
 import os
 import queue
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ import threading
 import time
 from pathlib import Path
 
+import mounts
 import numpy as np
 import pytest
 import several
 
-from tokjax.core.errors import PeerError
+from tokjax.core.errors import OutputError, PeerError
 from tokjax.train import load_for_inference, read_evaluations, read_metrics
 
 STEPS = 2000  # more than the killed runs get to
@@ -172,6 +174,25 @@ def test_kills_at_random_moments_lose_only_steps_that_were_not_saved(nursery, tm
     for name, array in load_for_inference(whole)[0].items():
         # Two processes add up the batch in another order, over all the steps.
         np.testing.assert_allclose(load_for_inference(run)[0][name], array, atol=0 if processes == 1 else 1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known_before", [True, False])  # too little for the arrays; for the files around them
+def test_a_full_disk_ends_all_processes_and_the_run_goes_on_once_there_is_space(nursery, tmp_path, known_before):
+    said = len(nursery.said())
+    with mounts.tmpfs(tmp_path / "disk", "size=1m") as disk:
+        assert [nursery.code(number) for number in nursery.start(disk / "run", 4, processes=2)] == [0, 0]
+        left = 3 if known_before else 9  # pages; opening the run takes some
+        (disk / "filler").write_bytes(b"0" * (shutil.disk_usage(disk).free - left * 4096))
+        first, other = (nursery.code(number) for number in nursery.start(disk / "run", 8, processes=2))
+        assert first == OutputError.exit_code
+        # Only one of them may have met the full disk; the other has then lost it.
+        assert other == first or (not known_before and other in (PeerError.exit_code, -signal.SIGABRT))
+        assert f"{disk / 'run' / 'checkpoints'}: cannot save the checkpoint of step 8" in nursery.said()[said:]
+        assert saved(disk / "run") == 4
+        os.remove(disk / "filler")
+        assert finish(nursery, disk / "run", 2) == 11
+        assert [path.name for path in (disk / "run" / "checkpoints").glob("unfinished-*")] == []
 
 
 @pytest.mark.slow

@@ -2,11 +2,11 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import chex
 import jax
+import mounts
 import pytest
 from tiny_system import CONFIG, Tiny, train
 
@@ -164,23 +164,10 @@ def test_a_workdir_that_cannot_be_made_is_named(tmp_path):
         train(tmp_path / "file")
 
 
-def mount(path, *options):
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", *options, "tmpfs", str(path)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("this machine has no mount")
-    if done.returncode:
-        pytest.skip(f"mounting is not permitted: {done.stderr.strip()}")
-
-
 # Threads of the save that failed outlive the event loop of orbax that started them.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_full_disk_is_named_and_leaves_the_last_checkpoint_whole(tmp_path):
-    disk = tmp_path / "disk"
-    mount(disk, "-o", "size=1m")
-    try:
+    with mounts.tmpfs(tmp_path / "disk", "size=1m") as disk:
         train(disk / "run", steps=2, optimizer=OPTIMIZER)
         for left in (0, 3):  # pages: too few for the arrays, which is known before; too few for the files around them
             (disk / "filler").write_bytes(b"0" * (shutil.disk_usage(disk).free - (left + 3) * 4096))
@@ -189,15 +176,8 @@ def test_a_full_disk_is_named_and_leaves_the_last_checkpoint_whole(tmp_path):
             assert {p.name for p in (disk / "run" / "checkpoints").iterdir()} == {"00000002"}
             os.remove(disk / "filler")
         assert int(train(disk / "run", steps=4, optimizer=OPTIMIZER).step) == 4
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_a_read_only_place_is_named(tmp_path):
-    disk = tmp_path / "disk"
-    mount(disk, "-o", "ro")
-    try:
-        with pytest.raises(OutputError, match=str(disk)):
-            train(disk / "run")
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+    with mounts.tmpfs(tmp_path / "disk", "ro") as disk, pytest.raises(OutputError, match=str(disk)):
+        train(disk / "run")

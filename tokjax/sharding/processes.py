@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 
@@ -19,6 +20,7 @@ from tokjax.sharding.rendezvous import meet
 
 START_TIMEOUT_S = 300
 HEARTBEAT_TIMEOUT_S = 100
+LEAVE_S = 2.0
 _METADATA = "http://metadata.google.internal/computeMetadata/v1/instance/attributes/"
 _METADATA_TIMEOUT_S = 5
 # What collectives of CPUs and GPUs, and JAX's coordination service, say of a peer that is gone.
@@ -71,10 +73,11 @@ def start_processes(
     )
     try:
         yield
+        jax.distributed.shutdown()  # which waits for the others
     except BaseException as error:
         lost = is_lost_peer(error)
         # JAX would wait at exit for the others, and they for this one.
-        atexit.register(_leave, PeerError.exit_code if lost else _exit_code(error))
+        atexit.register(_leave, PeerError.exit_code if lost else _exit_code(error), first=spec.process == 0)
         if lost:
             raise PeerError(
                 f"process {spec.process} of {spec.processes} lost another one ({str(error).splitlines()[0]}). "
@@ -96,9 +99,11 @@ def _exit_code(error: BaseException) -> int:
     return OutputError.exit_code if isinstance(error, OSError) else 1
 
 
-def _leave(code: int) -> None:
+def _leave(code: int, first: bool) -> None:
     drop_output()
     sys.stderr.flush()
+    if first:  # JAX aborts the others once this one is gone: those with the same error have time to say it
+        time.sleep(LEAVE_S)
     os._exit(code)
 
 
