@@ -2,7 +2,7 @@
 
     python -m benchmarks.scaling
 
-`sent_mb` are the results of all collectives of one step on one device, counted in the program that XLA compiled for so
+`received_mb` is what all collectives of one step bring to one device, counted in the program that XLA compiled for so
 many simulated devices: exact, whatever the machine. Strong scaling splits a batch of 16 rows over the devices, weak
 scaling gives each two of its own. `rows_per_second` are of `tokjax train`, each process on one thread of this machine;
 `of_one` is the ratio to one process, at best 2 on two cores: strong scaling keeps the batch, weak scaling doubles it.
@@ -45,8 +45,8 @@ def traffic(recipe: str, axis: str, devices: int, rows: int) -> dict[str, Any]:
     cost = program_cost(abstract_step(config, mesh).lowered.compile())
     return {
         "state_mb": round(cost.argument_bytes / 1e6, 3),
-        "sent_mb": round(sum(cost.collective_bytes.values()) / 1e6, 3),
-        "collectives": {kind: round(size / 1e6, 3) for kind, size in sorted(cost.collective_bytes.items())},
+        "received_mb": round(sum(cost.received_bytes.values()) / 1e6, 3),
+        "collectives": {kind: round(size / 1e6, 3) for kind, size in sorted(cost.received_bytes.items())},
     }
 
 
