@@ -84,3 +84,67 @@ ENTRY %main (p: f32[64]) -> f32[64] {{
 
 def test_a_program_of_one_device_has_none():
     assert collectives("ENTRY %main (x: f32[2]) -> f32[2] {\n  ROOT %add = f32[2] add(%x, %x)\n}\n").number == {}
+
+
+UNROLLED = """HloModule step, num_partitions=16
+
+%below (state: (f32[8], u32[])) -> pred[] {
+  %limit = u32[]{:T(128)} constant(8), metadata={}
+  %state = (f32[8], u32[]) parameter(0)
+  %count = u32[]{:T(128)} get-tuple-element(%state), index=1
+  ROOT %less = pred[] compare(%count, %limit), direction=LT
+}
+
+%twice (state: (f32[8], u32[])) -> (f32[8], u32[]) {
+  %state = (f32[8], u32[]) parameter(0)
+  %part = f32[8] get-tuple-element(%state), index=0
+  %count.1 = u32[]{:T(128)} get-tuple-element(%state), index=1
+  %one..sunk = u32[]{:T(128)} constant(1)
+  %two..sunk = u32[]{:T(128)} constant(2)
+  %next = u32[] add(%count.1, %one..sunk)
+  %collective-permute.1 = f32[8] collective-permute(%part), source_target_pairs={{0,1}}
+  %collective-permute.2 = f32[8] collective-permute(%collective-permute.1), source_target_pairs={{0,1}}
+  %after = u32[] add(%count.1, %two..sunk)
+  ROOT %results = (f32[8], /*index=1*/u32[]) tuple(%collective-permute.2, /*index=1*/%after)
+}
+
+ENTRY %main (p: f32[8]) -> f32[8] {
+  %loop = (f32[8], u32[]) while(%init), condition=%below, body=%twice
+  ROOT %out = f32[8] get-tuple-element(%loop), index=0
+}
+"""
+
+
+def test_a_loop_whose_counter_grows_by_two_runs_half_as_often():
+    assert collectives(UNROLLED).number == {"collective-permute": 2 * 4}
+
+
+BESIDE = """HloModule step, num_partitions=4
+
+%started (p: f32[2]) -> (f32[8]) {
+  ROOT %all-gather.1 = f32[8] all-gather(%p), replica_groups=[1,4]<=[4], dimensions={0}
+}
+
+%async_collective_fusion.7 (p: f32[2]) -> (f32[8]) {
+  ROOT %all-gather.2 = f32[8] all-gather(%p), replica_groups=[1,4]<=[4], dimensions={0}
+}
+
+%ended (p: f32[2]) -> f32[8] {
+  ROOT %all-gather.3 = f32[8] all-gather(%p), replica_groups=[1,4]<=[4], dimensions={0}
+}
+
+%body (state: (f32[8], u32[])) -> (f32[8], u32[]) {
+  %fusion.7 = (f32[8]) fusion(%x), kind=kCustom, calls=%async_collective_fusion.7
+  ROOT %results = (f32[8], u32[]) tuple(%fusion.7, %count)
+}
+
+ENTRY %main (p: f32[2]) -> f32[8] {
+  %async-collective-start = (f32[8]) fusion(%p), kind=kCustom, calls=%started
+  %loop = (f32[8], u32[]) while(%init), condition=%c, body=%body, backend_config={"known_trip_count":{"n":"24"}}
+  ROOT %async-collective-done = f32[8] fusion(%loop), kind=kCustom, calls=%ended
+}
+"""
+
+
+def test_a_collective_that_goes_on_beside_other_work_counts_once():
+    assert collectives(BESIDE).received_bytes == {"all-gather": 32 * 3 // 4}
