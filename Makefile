@@ -32,12 +32,13 @@ $(INSTALLED): setup.cfg pyproject.toml
 demo: env
 	$(BIN)/tokjax compare --source pydocs --systems bytes,bpe:2048,hat --budget 4e11flops --scale smoke --seeds 3 --out demo
 
-# Tests compile much and compute little: they do without the optimisations of machine code.
+QUICKLY = XLA_FLAGS="$(XLA_FLAGS) $$($(BIN)/python tests/compile_flags.py)"
+
 test: env
-	XLA_FLAGS="$(XLA_FLAGS) --xla_backend_optimization_level=0" $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
+	$(QUICKLY) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
 
 test-slow: env
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
+	$(QUICKLY) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
 
 kernels:
 	$(MAKE) env VENV=.venv-newest PYTHON=$(NEWEST) EXTRAS=dev,compile,tokamax

@@ -19,7 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Lets workers, and commands that tests start, share what any of them has compiled."""
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         config.stash[_COMPILED] = os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
-        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"  # storing the smallest costs more
         os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 

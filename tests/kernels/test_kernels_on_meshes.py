@@ -1,26 +1,16 @@
 """Kernels on eight simulated devices: each does its own part and no other, whatever the mesh."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import simulated
 
 
 @pytest.fixture(scope="module")
 def checks():
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
     script = Path(__file__).with_name("eight_devices_kernels.py")
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    return [json.loads(line) for line in simulated.run(8, script)]
 
 
 def of(checks, operation):

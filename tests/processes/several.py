@@ -1,11 +1,12 @@
 """Starts several processes of `member.py` on this machine and collects what each of them prints."""
 
 import json
-import os
 import socket
 import subprocess
 import sys
 from pathlib import Path
+
+import simulated
 
 MEMBER = Path(__file__).parent / "member.py"
 
@@ -18,12 +19,9 @@ def free_port():
 
 def start(count, checks, *, devices=1, **environment):
     """Starts `count` processes that go through `checks`, with so many simulated devices each."""
-    port, root = free_port(), str(MEMBER.parents[2])
+    port = free_port()
     shared = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]),
+        **simulated.environment(devices),
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": str(count),
         **environment,

@@ -29,7 +29,7 @@ class Nursery:
 
     def __init__(self, log):
         here = Path(__file__).parent
-        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(here.parents[1]), "XLA_FLAGS": ""}
+        environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(here.parents[1])}
         self._process = subprocess.Popen(
             [sys.executable, str(here / "nursery.py")],
             env={

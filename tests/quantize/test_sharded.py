@@ -1,12 +1,10 @@
 """Codes, averages and losses are those of the whole batch, however many devices hold it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import simulated
 
 QUANTIZERS = [
     "vq:codes=16:update=ema:init=kmeans:revival=batch",
@@ -19,17 +17,8 @@ QUANTIZERS = [
 
 @pytest.mark.slow
 def test_eight_devices_give_the_step_of_one():
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
-    }
-    script = Path(__file__).parent / "sharded_step.py"
-    done = subprocess.run(
-        [sys.executable, script, *QUANTIZERS], env=environment, capture_output=True, text=True, timeout=500
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [json.loads(line) for line in done.stdout.splitlines()]
+    script = Path(__file__).with_name("sharded_step.py")
+    found = [json.loads(line) for line in simulated.run(8, script, *QUANTIZERS, timeout=500)]
     assert [text for text, _, _ in found] == QUANTIZERS
     for text, same_codes, difference in found:
         # Sums over 160 vectors of about unit size, in another order.

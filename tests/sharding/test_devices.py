@@ -1,30 +1,19 @@
 """The same program on one device and on eight simulated ones: the same losses, and arrays that really are split."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import simulated
 
 HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
 def checks(tmp_path_factory):
-    environment = {
-        **os.environ,
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8",
-        "PYTHONPATH": os.pathsep.join([str(HERE.parents[1]), str(HERE.parent / "train")]),
-    }
-    done = subprocess.run(
-        [sys.executable, HERE / "eight_devices.py"], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    printed = simulated.run(8, HERE / "eight_devices.py", folders=[HERE.parent / "train"])
+    return [json.loads(line) for line in printed]
 
 
 def find(checks, name):

@@ -1,13 +1,11 @@
 """Every system trains alike on one device and on eight simulated ones, however these are laid out, and lies split."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import simulated
 
 from tokjax.core.registry import systems
 from tokjax.objectives.language import LanguageSystem
@@ -20,13 +18,7 @@ WHOLE = {"flextok": ("['decoder']['time']['in']",)}
 
 
 def train(name):
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), name], env=environment, capture_output=True, text=True, timeout=550
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    found = [json.loads(line) for line in simulated.run(8, SCRIPT, name, timeout=550) if line.startswith("{")]
     return {row["mesh"]: row for row in found}
 
 

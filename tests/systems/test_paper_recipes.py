@@ -5,12 +5,10 @@ Those of images are tested beside their systems.
 
 import functools
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import simulated
 
 from tokjax.experiment.config import config_names
 
@@ -29,12 +27,7 @@ PUBLISHED_WITHOUT_EMBEDDING = {"lm": 403, "m1": 3}
 
 @functools.cache
 def lowered(name):
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=16", "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), name], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(simulated.run(16, SCRIPT, name)[-1])
 
 
 @pytest.mark.slow
