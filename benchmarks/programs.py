@@ -3,8 +3,8 @@
     python -m benchmarks.programs        (needs the extra `compile`, on Python 3.12)
 
 Every row is the sharded step of a recipe at `paper` scale, compiled ahead of time. `argument_gib` is parameters,
-optimizer state and batch, `temporary_gib` what exists only within a step. `collective_gib` are the results of
-collectives of one step on one device, `collectives` their number. `teraflops` are of forward and backward pass on one
+optimizer state and batch, `temporary_gib` what exists only within a step. `received_gib` is what
+collectives bring to one device in a step, `collectives` their number. `teraflops` are of forward and backward pass on one
 device by the system's own count; a step that computes activations again does a third more.
 """
 
@@ -46,7 +46,7 @@ def row(recipe: str, topology: str, mesh: dict[str, int], optimizer: dict[str, i
         **optimizer,
         "argument_gib": round(cost.argument_bytes / GIB, 3),
         "temporary_gib": round(cost.temporary_bytes / GIB, 3),
-        "collective_gib": {kind: round(size / GIB, 3) for kind, size in sorted(cost.collective_bytes.items())},
+        "received_gib": {kind: round(size / GIB, 3) for kind, size in sorted(cost.received_bytes.items())},
         "collectives": dict(sorted(cost.collectives.items())),
         "teraflops": round(step.flops / len(devices) / 1e12, 3),
     }

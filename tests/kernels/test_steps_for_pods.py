@@ -61,16 +61,16 @@ def test_steps_that_are_recorded_fit_their_devices():
 
 
 def test_changes_are_named():
-    old = {"temporary_gib": 2.0, "teraflops": 1.0, "collective_gib": {"all-gather": 1.0}, "mesh": "fsdp 4"}
+    old = {"temporary_gib": 2.0, "teraflops": 1.0, "received_gib": {"all-gather": 1.0}, "mesh": "fsdp 4"}
     new = {
         "temporary_gib": 3.0,
         "teraflops": 1.001,
-        "collective_gib": {"all-gather": 0.5, "all-reduce": 0.2},
+        "received_gib": {"all-gather": 0.5, "all-reduce": 0.2},
         "mesh": "fsdp 8",
     }
     assert list(changes(old, new)) == [
-        "collective_gib, all-gather: 1.0 was recorded, is 0.5 (-50%)",
-        "collective_gib, all-reduce: None was recorded, is 0.2",
+        "received_gib, all-gather: 1.0 was recorded, is 0.5 (-50%)",
+        "received_gib, all-reduce: None was recorded, is 0.2",
         "mesh: fsdp 4 was recorded, is fsdp 8",
         "temporary_gib: 2.0 was recorded, is 3.0 (+50%)",
     ]

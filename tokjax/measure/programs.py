@@ -40,25 +40,22 @@ class ProgramCost:
     Attributes:
       argument_bytes: of what goes in: parameters, optimizer state, batch.
       temporary_bytes: largest size of what exists only meanwhile.
-      collective_bytes: bytes of the results of each kind of collective, loops counted as often as they run.
-      received_bytes: bytes that each kind brings to a device over its links. Of n devices that share an array of a
-        bytes, gathering, scattering sums and exchanging bring a (n - 1) / n, an all-reduce, a scatter and a gather,
-        twice that.
+      received_bytes: bytes that each kind of collective brings to a device over its links, loops counted as often as
+        they run. Of n devices that share an array of a bytes, gathering, scattering sums and exchanging bring
+        a (n - 1) / n; an all-reduce, which is a scatter and a gather, twice that.
       collectives: how many of each kind run.
     """
 
     argument_bytes: int
     temporary_bytes: int
-    collective_bytes: dict[str, int]
     received_bytes: dict[str, int]
     collectives: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collectives:
-    """Collectives of a program by kind: bytes of their results, bytes that reach a device, and how many run."""
+    """Collectives of a program by kind: bytes that they bring to a device, and how many run."""
 
-    result_bytes: dict[str, int]
     received_bytes: dict[str, int]
     number: dict[str, int]
 
@@ -70,14 +67,13 @@ def program_cost(compiled: Any) -> ProgramCost:
     return ProgramCost(
         argument_bytes=memory.argument_size_in_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
-        collective_bytes=found.result_bytes,
         received_bytes=found.received_bytes,
         collectives=found.number,
     )
 
 
 def collectives(text: str) -> Collectives:
-    """Returns what the collectives of an optimized HLO program give and bring, and their number.
+    """Returns what the collectives of an optimized HLO program bring to a device, and their number.
 
     The body of a loop counts as often as it runs: what XLA notes of it or, where it notes nothing, the number that its
     counter is compared with over what is added to the counter each time; once where that cannot be read.
@@ -98,8 +94,7 @@ def collectives(text: str) -> Collectives:
                 size, joined = _result_bytes(found[2], found[3]), _joined(line, devices)
                 if kind == "all-reduce" and name.startswith(_REDUCE_SCATTER):
                     kind, size = "reduce-scatter", size // joined
-                received = _received(kind, size, joined)
-                own[name].update({("result", kind): size, ("received", kind): received, ("number", kind): 1})
+                own[name].update({("bytes", kind): _received(kind, size, joined), ("number", kind): 1})
             trips = _trips(line, computations) if found[3] == "while" else 1
             for one, branches in _CALLED.findall(line):
                 called = (each.strip(" %") for each in (one or branches).split(","))
@@ -109,7 +104,7 @@ def collectives(text: str) -> Collectives:
     def by_kind(what: str) -> dict[str, int]:
         return {kind: amount for (measure, kind), amount in total.items() if measure == what}
 
-    return Collectives(result_bytes=by_kind("result"), received_bytes=by_kind("received"), number=by_kind("number"))
+    return Collectives(received_bytes=by_kind("bytes"), number=by_kind("number"))
 
 
 def _computations(text: str) -> tuple[str, dict[str, list[str]]]:
