@@ -3,9 +3,9 @@
     python -m benchmarks.programs        (needs the extra `compile`, on Python 3.12)
 
 Every row is the sharded step of a recipe at `paper` scale, compiled ahead of time. `argument_gib` is parameters,
-optimizer state and batch, `temporary_gib` what exists only within a step. `received_gib` is what
-collectives bring to one device in a step, `collectives` their number. `teraflops` are of forward and backward pass on one
-device by the system's own count; a step that computes activations again does a third more.
+optimizer state and batch, `temporary_gib` what exists only within a step. `received_gib` is what collectives bring to
+one device in a step, `collectives` their number. `teraflops` are of forward and backward pass on one device by the
+system's own count; a step that computes activations again does a third more.
 """
 
 import argparse

@@ -4,14 +4,16 @@
 
 `received_mb` is what all collectives of one step bring to one device, counted in the program that XLA compiled for so
 many simulated devices: exact, whatever the machine. Strong scaling splits a batch of 16 rows over the devices, weak
-scaling gives each two of its own. `rows_per_second` are of `tokjax train`, each process on one thread of this machine;
-`of_one` is the ratio to one process, at best 2 on two cores: strong scaling keeps the batch, weak scaling doubles it.
+scaling gives each two of its own. `rows_per_second` are of `tokjax train`, each process on a core of its own;
+`of_one` is the ratio to one process, at best 2: strong scaling keeps the batch, weak scaling doubles it.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
+import socket
 import statistics
 import subprocess
 import sys
@@ -24,7 +26,6 @@ RECIPES = ("lm", "hat")
 ROWS, EACH = 16, 2
 DEVICES = (1, 2, 4, 8)
 AXES = ("data", "fsdp", "tensor")
-LAUNCHER = pathlib.Path(__file__).parents[1] / "launch" / "local.py"
 
 
 def traffic(recipe: str, axis: str, devices: int, rows: int) -> dict[str, Any]:
@@ -54,14 +55,31 @@ def throughput(recipe: str, processes: int, rows: int, steps: int) -> float:
     """Returns rows per second of a run, the median of its reports after the first."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
-            sys.executable, str(LAUNCHER), "--processes", str(processes), "--config", f"{recipe}:smoke",
-            "--workdir", folder, "--quiet", f"--config.data.batch_size={rows}", f"--config.train.steps={steps}",
-            f"--config.train.eval_every={steps}", "--config.train.log_every=10",
+            sys.executable, "-m", "tokjax", "train", "--config", f"{recipe}:smoke", "--workdir", folder, "--quiet",
+            f"--config.data.batch_size={rows}", f"--config.train.steps={steps}", f"--config.train.eval_every={steps}",
+            "--config.train.log_every=10", "--processes", str(processes),
         ]  # fmt: skip
-        flags = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"}
-        subprocess.run(command, env={**os.environ, **flags}, check=True, stdout=subprocess.DEVNULL)
+        if processes > 1:
+            command += ["--coordinator", f"localhost:{_free_port()}"]
+        members = [
+            subprocess.Popen(
+                [*command, "--process", str(process)],
+                env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+                stdout=subprocess.DEVNULL,
+                preexec_fn=functools.partial(os.sched_setaffinity, 0, {process}),
+            )
+            for process in range(processes)
+        ]
+        if any([member.wait() for member in members]):
+            raise RuntimeError(f"{recipe} on {processes} processes failed: see above.")
         lines = (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()
         return statistics.median(json.loads(line)["rows_per_second"] for line in lines[1:])
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
 
 
 def main() -> None:

@@ -181,6 +181,8 @@ def documents() -> dict[Path, str]:
     pods = ROOT / "docs" / "pods.md"
     texts[pods] = _fill(texts[pods], "plan_memory", _rows_table("plan", columns=_PLAN_MEMORY))
     texts[pods] = _fill(texts[pods], "plan_speed", _rows_table("plan", columns=_PLAN_SPEED))
+    texts[pods] = _fill(texts[pods], "scaling_traffic", _rows_table("scaling", "received_mb"))
+    texts[pods] = _fill(texts[pods], "scaling_speed", _rows_table("scaling", "of_one_process"))
     data = ROOT / "docs" / "data.md"
     texts[data] = _fill(texts[data], "data_wait", _rows_table("data_wait"))
     return texts | {
