@@ -9,12 +9,13 @@ EXTRAS ?= dev
 NEWEST ?= python3.12
 export JAX_PLATFORMS ?= cpu
 
-.PHONY: help env demo test test-slow kernels lint docs benchmarks clean
+.PHONY: help env demo test test-slow test-long kernels lint docs benchmarks clean
 
 help:
 	@echo 'make demo        install, then compare bytes, BPE and words on this Python'\''s own documentation (demo/report.html)'
 	@echo 'make test        install, then run the tests'
 	@echo 'make test-slow   run the tests marked slow'
+	@echo 'make test-long   run the largest studies at their smallest scale, minutes each'
 	@echo 'make kernels     compile the kernels for TPUs and H100s that are not here, on $(NEWEST) (2 GB of compilers)'
 	@echo 'make lint        formatter, linter, types, generated documentation up to date'
 	@echo 'make docs        write the generated parts of docs/ and README.md'
@@ -35,10 +36,13 @@ demo: env
 QUICKLY = XLA_FLAGS="$(XLA_FLAGS) $$($(BIN)/python tests/compile_flags.py)"
 
 test: env
-	$(QUICKLY) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow'
+	$(QUICKLY) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not long'
 
 test-slow: env
 	$(QUICKLY) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
+
+test-long: env
+	$(QUICKLY) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m long
 
 kernels:
 	$(MAKE) env VENV=.venv-newest PYTHON=$(NEWEST) EXTRAS=dev,compile,tokamax

@@ -69,8 +69,8 @@ def test_changes_are_named():
         "mesh": "fsdp 8",
     }
     assert list(changes(old, new)) == [
+        "mesh: fsdp 4 was recorded, is fsdp 8",
         "received_gib, all-gather: 1.0 was recorded, is 0.5 (-50%)",
         "received_gib, all-reduce: None was recorded, is 0.2",
-        "mesh: fsdp 4 was recorded, is fsdp 8",
         "temporary_gib: 2.0 was recorded, is 3.0 (+50%)",
     ]

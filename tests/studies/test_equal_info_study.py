@@ -86,7 +86,7 @@ def test_the_uniform_cost_counts_ends_of_documents():
     assert _uniform(row, [bytes(60), bytes(40)]) == pytest.approx(math.log2(257) * (50 + 2) / 100)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_study_runs_and_goes_on(tmp_path, monkeypatch):
     result = equal_info(scale="smoke", seeds=1, directory=tmp_path, progress=False)
     assert {row["part"] for row in result.rows} == {"ratio", "model"}  # no model over 64-bit windows at this scale

@@ -110,7 +110,7 @@ def test_an_unknown_role_is_refused(tmp_path):
         hat(scale="smoke", seeds=1, directory=tmp_path, sources={"germn": "pydocs"})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_study_runs_and_goes_on(tmp_path, monkeypatch):
     """Python source stands in for another language; what has been trained and scored is not done again."""
     path = tmp_path / "source.jsonl"

@@ -5,7 +5,7 @@ import pytest
 from tokjax.studies import flextok, titok
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_titok_runs_and_resumes(tmp_path):
     run = lambda: titok.titok(scale="smoke", seeds=1, directory=tmp_path, progress=False)  # noqa: E731
     result = run()

@@ -5,7 +5,7 @@ import pytest
 from tokjax.studies import quantizers
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_and_resumes(tmp_path):
     run = lambda: quantizers.quantizers(scale="smoke", seeds=1, directory=tmp_path, progress=False)  # noqa: E731
     result = run()

@@ -97,7 +97,7 @@ def test_shuffled_in_place_keeps_the_codes_of_each_place():
     assert not any(np.array_equal(np.argsort(a), np.argsort(b)) for a, b in zip(mixed.T, codes.T, strict=True))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_and_resumes(tmp_path):
     run = lambda: visual_language(scale="smoke", seeds=1, directory=tmp_path, progress=False)  # noqa: E731
     result = run()
