@@ -9,7 +9,6 @@ scaling gives each two of its own. `rows_per_second` are of `tokjax train`, each
 """
 
 import argparse
-import functools
 import json
 import os
 import pathlib
@@ -61,15 +60,17 @@ def throughput(recipe: str, processes: int, rows: int, steps: int) -> float:
         ]  # fmt: skip
         if processes > 1:
             command += ["--coordinator", f"localhost:{_free_port()}"]
-        members = [
-            subprocess.Popen(
-                [*command, "--process", str(process)],
-                env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-                stdout=subprocess.DEVNULL,
-                preexec_fn=functools.partial(os.sched_setaffinity, 0, {process}),
+        cores, members = sorted(os.sched_getaffinity(0)), []
+        for process in range(processes):
+            os.sched_setaffinity(0, {cores[process]})  # which the process that is started now keeps
+            members.append(
+                subprocess.Popen(
+                    [*command, "--process", str(process)],
+                    env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
+                    stdout=subprocess.DEVNULL,
+                )
             )
-            for process in range(processes)
-        ]
+        os.sched_setaffinity(0, cores)
         if any([member.wait() for member in members]):
             raise RuntimeError(f"{recipe} on {processes} processes failed: see above.")
         lines = (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()
