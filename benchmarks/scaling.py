@@ -4,8 +4,9 @@
 
 `received_mb` is what all collectives of one step bring to one device, counted in the program that XLA compiled for so
 many simulated devices: exact, whatever the machine. Strong scaling splits a batch of 16 rows over the devices, weak
-scaling gives each two of its own. `rows_per_second` are of `tokjax train`, each process on a core of its own;
-`of_one` is the ratio to one process, at best 2: strong scaling keeps the batch, weak scaling doubles it.
+scaling gives each two of its own. `rows_per_second` are of `tokjax train`, each process on a core of its own:
+strong scaling keeps the batch, weak scaling doubles it. `of_one_process` is the ratio to a run of one process, and
+`of_two_runs` to what two runs that have nothing to do with each other get done on the same cores together.
 """
 
 import argparse
@@ -50,31 +51,36 @@ def traffic(recipe: str, axis: str, devices: int, rows: int) -> dict[str, Any]:
     }
 
 
-def throughput(recipe: str, processes: int, rows: int, steps: int) -> float:
-    """Returns rows per second of a run, the median of its reports after the first."""
+def throughput(recipe: str, rows: int, steps: int, *, processes: int = 1, runs: int = 1) -> float:
+    """Returns rows per second of runs at the same time, each the median of its reports after the first, together."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable, "-m", "tokjax", "train", "--config", f"{recipe}:smoke", "--workdir", folder, "--quiet",
-            f"--config.data.batch_size={rows}", f"--config.train.steps={steps}", f"--config.train.eval_every={steps}",
-            "--config.train.log_every=10", "--processes", str(processes),
-        ]  # fmt: skip
-        if processes > 1:
-            command += ["--coordinator", f"localhost:{_free_port()}"]
-        cores, members = sorted(os.sched_getaffinity(0)), []
-        for process in range(processes):
-            os.sched_setaffinity(0, {cores[process]})  # which the process that is started now keeps
-            members.append(
-                subprocess.Popen(
-                    [*command, "--process", str(process)],
-                    env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""},
-                    stdout=subprocess.DEVNULL,
-                )
-            )
-        os.sched_setaffinity(0, cores)
+        commands = []
+        for run in range(runs):
+            command = [
+                sys.executable, "-m", "tokjax", "train", "--config", f"{recipe}:smoke", "--workdir", f"{folder}/{run}",
+                "--quiet", f"--config.data.batch_size={rows}", f"--config.train.steps={steps}",
+                f"--config.train.eval_every={steps}", "--config.train.log_every=10", "--processes", str(processes),
+            ]  # fmt: skip
+            if processes > 1:
+                command += ["--coordinator", f"localhost:{_free_port()}"]
+            commands += [[*command, "--process", str(process)] for process in range(processes)]
+        members = [_on_core(core, command) for core, command in enumerate(commands)]
         if any([member.wait() for member in members]):
             raise RuntimeError(f"{recipe} on {processes} processes failed: see above.")
-        lines = (pathlib.Path(folder) / "metrics.jsonl").read_text().splitlines()
-        return statistics.median(json.loads(line)["rows_per_second"] for line in lines[1:])
+        metrics = [(pathlib.Path(folder) / str(run) / "metrics.jsonl").read_text().splitlines() for run in range(runs)]
+        return sum(statistics.median(json.loads(line)["rows_per_second"] for line in lines[1:]) for lines in metrics)
+
+
+def _on_core(core: int, command: list[str]) -> subprocess.Popen:
+    """Starts a process that keeps to one core of this machine."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[core]})  # inherited by what is started now
+    try:
+        return subprocess.Popen(
+            command, env={**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}, stdout=subprocess.DEVNULL
+        )
+    finally:
+        os.sched_setaffinity(0, cores)
 
 
 def _free_port() -> int:
@@ -99,10 +105,10 @@ def main() -> None:
                     found = traffic(recipe, axis, devices, batch)
                     rows.append({"recipe": recipe, "scaling": scaling, "axis": axis, "devices": devices, **found})
     for recipe in RECIPES:
-        one = throughput(recipe, 1, ROWS, steps)
+        one, apart = throughput(recipe, ROWS, steps), throughput(recipe, ROWS, steps, runs=2)
         for scaling, batch in (("strong", ROWS), ("weak", 2 * ROWS)):
-            two = throughput(recipe, 2, batch, steps)
-            rates = {"rows_per_second": two, "of_one_process": one, "of_one": two / one}
+            two = throughput(recipe, batch, steps, processes=2)
+            rates = {"rows_per_second": two, "of_one_process": two / one, "of_two_runs": two / apart}
             rows.append({"recipe": recipe, "scaling": scaling, "processes": 2, "rows": batch, **rates})
     common.write("scaling", rows)
 
