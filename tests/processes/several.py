@@ -22,6 +22,7 @@ def start(count, checks, *, devices=1, **environment):
     port = free_port()
     shared = {
         **simulated.environment(devices),
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",  # losses are compared as users compute them
         "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
         "JAX_NUM_PROCESSES": str(count),
         **environment,

@@ -6,6 +6,7 @@ import glob
 import importlib.util
 import os
 import re
+import signal
 import sys
 import time
 import urllib.request
@@ -103,6 +104,7 @@ def _leave(code: int, first: bool) -> None:
     drop_output()
     sys.stderr.flush()
     if first:  # JAX aborts the others once this one is gone: those with the same error have time to say it
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(code))  # from what started them, once another has ended
         time.sleep(LEAVE_S)
     os._exit(code)
 
