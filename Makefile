@@ -15,7 +15,7 @@ help:
 	@echo 'make demo        install, then compare bytes, BPE and words on this Python'\''s own documentation (demo/report.html)'
 	@echo 'make test        install, then run the tests'
 	@echo 'make test-slow   run the tests marked slow'
-	@echo 'make test-long   run the largest studies at their smallest scale, minutes each'
+	@echo 'make test-long   run whole studies at their smallest scale, minutes each'
 	@echo 'make kernels     compile the kernels for TPUs and H100s that are not here, on $(NEWEST) (2 GB of compilers)'
 	@echo 'make lint        formatter, linter, types, generated documentation up to date'
 	@echo 'make docs        write the generated parts of docs/ and README.md'

@@ -99,7 +99,7 @@ def test_roles_are_checked(tmp_path):
         studies["byte2word"](scale="smoke", seeds=1, directory=tmp_path, sources={"languages": "pydocs"})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_smoke_runs_and_goes_on(tmp_path):
     """The study with another language; given again it trains nothing and says the same."""
     text = tmp_path / "text.txt"

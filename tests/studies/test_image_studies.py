@@ -28,7 +28,7 @@ def test_titok_runs_and_resumes(tmp_path):
     assert kept(again) == kept(result)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_flextok_runs(tmp_path):
     result = flextok.flextok(scale="smoke", seeds=1, directory=tmp_path, progress=False)
     names = {"nested dropout", "no dropout", "flow", "fixed length"}

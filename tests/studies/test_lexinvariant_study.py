@@ -58,7 +58,7 @@ def test_one_seed_that_does_not_is_enough():
     assert [claim.outcome for claim in claims(found)[:3]] == ["reproduced", "not reproduced", "not reproduced"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_it_runs_and_goes_on(tmp_path):
     """Every part is measured, nothing is trained twice, and numbers are those of probabilities and shares."""
     result = lexinvariant(scale="smoke", seeds=1, directory=tmp_path, progress=False)

@@ -126,7 +126,7 @@ def test_an_unknown_role_is_refused(tmp_path):
         word_pooled(scale="smoke", seeds=1, directory=tmp_path, sources={"klingon": "pydocs"})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_study_runs_in_two_languages_and_goes_on(tmp_path, monkeypatch):
     texts = {"english": "Word number {} is a word like any other.", "russian": "Слово номер {}: всё идёт хорошо."}
     for language, text in texts.items():
