@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import multiprocessing
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from array_record.python import array_record_module
 from tokjax.core.errors import OutputError, SourceError, SpecError, TokenizerError, TokjaxError, UserError
 from tokjax.data import SPLITS, load_source
 from tokjax.data.documents import reopen_source
-from tokjax.data.tokenized import TokenizedDocuments, layout, write
+from tokjax.data.tokenized import TokenizedDocuments, layout, workers, write
 from tokjax.data.tokenized.workers import ATTEMPTS, run_in_workers
 from tokjax.data.tokenized.write import make_record, shard_bounds, tokenize_source, write_shard
 from tokjax.data.windows import token_stream, train_batch
@@ -508,3 +509,16 @@ def test_without_beam_the_runner_says_what_to_install(address, bpe, tmp_path, mo
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(UserError, match=r"tokjax\[beam\]"):
         tokenize_source(address, bpe, tmp_path / "t", runner="DirectRunner")
+
+
+def test_a_worker_ends_quietly_where_nobody_reads_its_answer():
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=workers._serve, args=(int, theirs))
+    worker.start()
+    theirs.close()
+    ours.send(3)
+    assert ours.poll(timeout=60)  # there is an answer; closed with it unread, the pipe is reset and not at its end
+    ours.close()
+    worker.join(timeout=60)
+    assert worker.exitcode == 0

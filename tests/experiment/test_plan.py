@@ -181,15 +181,15 @@ def recorded():
 
 
 def test_estimates_are_near_what_compilers_say():
-    """State but for the padding of TPUs' tiles; temporary memory within a factor of 2; traffic as far as one can say.
+    """State but for the padding of TPUs' tiles; temporary memory within a factor of 2; traffic the least there is.
 
-    On v5p gathers are sums, which bring twice as much.
+    Where layers are run again TPUs gather their weights again, and on v5p gathers are sums, which bring twice as much.
     """
-    most = {"h100": 1.02, "v5e": 1.3, "v5p": 1.9}
+    most = {"h100": 1.02, "v5e": 1.6, "v5p": 2.5}
     for row in recorded():
         assert 0.99 < row["compiled_state_gib"] / row["state_gib"] < 1.35, row
         assert 0.5 <= row["compiled_temporary_gib"] / row["temporary_gib"] < 1.5, row
-        assert row["compiled_traffic_gib"] > 0.9 * row["traffic_gib"], row
+        assert row["compiled_traffic_gib"] > 0.95 * row["traffic_gib"], row
         assert row["compiled_traffic_gib"] < most[row["topology"].partition(":")[0]] * row["traffic_gib"], row
 
 

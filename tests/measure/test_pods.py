@@ -74,13 +74,6 @@ def test_closed_forms_of_split_parameters():
     assert found.mfu == pytest.approx(3 * 1e12 / 8 / pod.chip.flops / found.step_seconds)
 
 
-def test_tpus_gather_again_what_runs_again():
-    pod, numbers = topology("v5e:8x1"), 2 * (3 * 2 * MIB + 2 * MIB)  # bytes, of three passes and of two
-    assert estimate(WORK, mesh(fsdp=8), pod).traffic["gather"] == numbers * 7 / 8
-    kept = estimate(dataclasses.replace(WORK, recomputes=False), mesh(fsdp=8), pod)
-    assert kept.traffic["gather"] == 2 * 2 * 3 * MIB * 7 / 8
-
-
 def test_closed_forms_of_copied_and_tensor_parameters():
     pod = topology("h100:8")
     copied = estimate(WORK, mesh(data=8), pod)

@@ -93,7 +93,7 @@ def train(name, sizes):
             if array.size >= LARGE
         }
         step = made.compile_step(put_batch(batch(0), mesh), key)
-        sent = collectives(step.as_text()).received_bytes
+        sent = collectives(step.as_text()).result_bytes
         for number in range(STEPS):
             state, metrics = step(state, put_batch(batch(number), mesh), key, np.float32(1e-3))
             losses.append(float(metrics.loss))

@@ -311,9 +311,7 @@ def _communication(
         reduced = set(mesh)
         if "fsdp" in weight.split:
             gathered = work.number * _part(weight, mesh, ("fsdp",))
-            # For each pass; TPUs gather for each product, so once more where a layer is run again.
-            passes = 3 if work.recomputes and weight.layers > 1 and pod.chip.axes else 2
-            ring("gather", "fsdp", passes * times * gathered)
+            ring("gather", "fsdp", 2 * times * gathered)  # for each pass
             ring("reduce", "fsdp", times * gathered)
             reduced.remove("fsdp")
         for axis in ("data", "fsdp", "sequence"):  # a reduction is a scatter and a gather

@@ -54,8 +54,9 @@ class ProgramCost:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Collectives:
-    """Collectives of a program by kind: bytes that they bring to a device, and how many run."""
+    """Collectives of a program by kind: bytes of their results, bytes that they bring to a device, how many run."""
 
+    result_bytes: dict[str, int]
     received_bytes: dict[str, int]
     number: dict[str, int]
 
@@ -73,7 +74,7 @@ def program_cost(compiled: Any) -> ProgramCost:
 
 
 def collectives(text: str) -> Collectives:
-    """Returns what the collectives of an optimized HLO program bring to a device, and their number.
+    """Returns what the collectives of an optimized HLO program give and bring to a device, and their number.
 
     The body of a loop counts as often as it runs: what XLA notes of it or, where it notes nothing, the number that its
     counter is compared with over what is added to the counter each time; once where that cannot be read.
@@ -94,7 +95,8 @@ def collectives(text: str) -> Collectives:
                 size, joined = _result_bytes(found[2], found[3]), _joined(line, devices)
                 if kind == "all-reduce" and name.startswith(_REDUCE_SCATTER):
                     kind, size = "reduce-scatter", size // joined
-                own[name].update({("bytes", kind): _received(kind, size, joined), ("number", kind): 1})
+                received = _received(kind, size, joined)
+                own[name].update({("result", kind): size, ("received", kind): received, ("number", kind): 1})
             trips = _trips(line, computations) if found[3] == "while" else 1
             for one, branches in _CALLED.findall(line):
                 called = (each.strip(" %") for each in (one or branches).split(","))
@@ -104,7 +106,7 @@ def collectives(text: str) -> Collectives:
     def by_kind(what: str) -> dict[str, int]:
         return {kind: amount for (measure, kind), amount in total.items() if measure == what}
 
-    return Collectives(received_bytes=by_kind("bytes"), number=by_kind("number"))
+    return Collectives(result_bytes=by_kind("result"), received_bytes=by_kind("received"), number=by_kind("number"))
 
 
 def _computations(text: str) -> tuple[str, dict[str, list[str]]]:

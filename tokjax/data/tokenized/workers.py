@@ -96,14 +96,15 @@ def _serve(task: Task, connection: Connection) -> None:
     while True:
         try:
             number = connection.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):  # reset, where the parent was killed with an answer unread
             return
         error = None
         try:
             task(number)
         except TokjaxError as raised:
             error = raised
-        connection.send(error)
+        with contextlib.suppress(ConnectionError):  # the next question does not come then
+            connection.send(error)
 
 
 def _end_with_parent() -> None:
