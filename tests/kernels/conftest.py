@@ -10,7 +10,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_gpu_autotune_level=0")  # autotuning n
 
 def pytest_terminal_summary(terminalreporter):
     reports = [report for kind in ("passed", "skipped") for report in terminalreporter.stats.get(kind, [])]
-    lines = [value for report in reports for name, value in report.user_properties if name == "compiled"]
+    lines = [
+        value for report in reports for name, value in getattr(report, "user_properties", ()) if name == "compiled"
+    ]
     if lines:
         terminalreporter.section("compiled for chips that are not here")
         for line in lines:
