@@ -90,9 +90,13 @@ def decodes(text, written, read):
     return True
 
 
-@pytest.mark.parametrize("tied", [True, False])
-def test_steps_compute_what_the_trained_model_does(tied):
-    system, spec = (dataclasses.replace(x, tied=tied) for x in (SYSTEM, SPEC))
+@pytest.mark.parametrize(
+    "fields",
+    [{"tied": True}, {"tied": False}, {"backbone": dataclasses.replace(BACKBONE, smeared_keys=True)}],
+    ids=["tied", "untied", "smeared"],
+)
+def test_steps_compute_what_the_trained_model_does(fields):
+    system, spec = (dataclasses.replace(x, **fields) for x in (SYSTEM, SPEC))
     params = materialize(system.declare(), jax.random.key(0))
     texts = random_texts(0, SPEC.context)
     counts = np.diff(read(spec.engine(to_tables(params, FIRST_BYTES)), texts).astype(np.int64))

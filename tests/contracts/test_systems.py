@@ -19,6 +19,7 @@ from tokjax.objectives.language import LanguageSystem, stream_batch
 from tokjax.text import fit_tokenizer
 
 LENGTH = 64
+SMEARED = " with smeared keys"
 DOCUMENTS = [
     b"The quick brown fox jumps over the lazy dog. " * 3,
     "Zürich, 東京 and naïve cafés: 12,345 ways to say “hello”!\n".encode(),
@@ -32,7 +33,9 @@ DOCUMENTS = [
 @functools.cache
 def case(name):
     """(system, fitted tokenizer, parameters drawn wide enough that every path matters)."""
-    config = load_config(f"{name}:smoke").to_dict()
+    config = load_config(f"{name.removesuffix(SMEARED)}:smoke").to_dict()
+    if name.endswith(SMEARED):
+        config["system"]["backbone"]["smeared_keys"] = True
     fields = dict(config["tokenizer"])
     fitted = fit_tokenizer(fields.pop("name"), DOCUMENTS, **fields)
     system = build_system(config["system"], fitted)
@@ -52,7 +55,10 @@ def logits_of(name):
     return jax.jit(lambda params, batch: system.logits(params, batch)[0])
 
 
-every_system = pytest.mark.parametrize("name", [n for n in systems if issubclass(systems[n], LanguageSystem)])
+NAMES = [name for name in systems if issubclass(systems[name], LanguageSystem)]
+every_system = pytest.mark.parametrize("name", NAMES)
+# What keys are mixed with comes from the position before, or from the cache, and must be of the same document.
+every_stack = pytest.mark.parametrize("name", [*NAMES, *(name + SMEARED for name in ("hat", "lm", "word_pooled"))])
 
 
 @every_system
@@ -88,7 +94,7 @@ def test_rows_are_independent(name):
     np.testing.assert_array_equal(together, backwards[::-1])
 
 
-@every_system
+@every_stack
 def test_documents_of_a_row_never_see_each_other(name):
     """What the first document says changes no logit of the second, to the last bit, even when caps are hit."""
     _, fitted, params = case(name)
@@ -140,7 +146,7 @@ def test_packing_changes_nothing(name):
         np.testing.assert_allclose(together[boundaries[document] : boundaries[document + 1]], alone, atol=2e-4)
 
 
-@every_system
+@every_stack
 def test_cached_logits_equal_full_logits(name):
     """Feeding symbols one by one gives the logits of the whole row, where no cap is hit."""
     system, fitted, params = case(name)

@@ -36,7 +36,7 @@ from tokjax.core.spec import check
 from tokjax.core.types import Params, Source, Tables
 from tokjax.nn import layers
 from tokjax.nn.attention import attention
-from tokjax.nn.transformer import TransformerSpec, finish_block, project_heads, transformer
+from tokjax.nn.transformer import TransformerSpec, finish_block, project_heads, smear, transformer
 
 FIRST = "first_bytes"  # the table of how often each byte is in the training text, int64 [256]
 _PAPER = TransformerSpec(width=256, layers=3, heads=4, hidden=1024)  # 3M parameters
@@ -209,6 +209,9 @@ def _empty(spec: Transformer, symbols: int) -> State:
     return {
         "keys": [jnp.zeros(shape) for _ in range(backbone.layers)],
         "values": [jnp.zeros(shape) for _ in range(backbone.layers)],
+        "last": [
+            jnp.zeros((spec.rows, 1, *shape[1::2])) for _ in range(backbone.layers if backbone.smeared_keys else 0)
+        ],
         "position": jnp.zeros(spec.rows, jnp.int32),
         "cdf": jnp.zeros((spec.rows, symbols + 1), jnp.uint32),
     }
@@ -228,17 +231,27 @@ def _step(
     position = jnp.where(restart, 0, state["position"])
     rotary = layers.rotary_tables(position[:, None], backbone.head_dim, backbone.rope_theta)
     rows = jnp.arange(spec.rows)
-    keys, values = [], []
+    keys, values, last = [], [], []
     with jax.default_matmul_precision("highest"):
         x = layers.embed(params["embedding"], symbols[:, None], backbone.dtype)
         for layer, block in enumerate(params["backbone"]["blocks"]):
-            query, key, value = project_heads(backbone, block, x, rotary)
+            query, key, value = project_heads(backbone, block, x)
+            if backbone.smeared_keys:
+                last.append(key)
+                key = smear(block, key, state["last"][layer], position[:, None])
+            query, key = layers.rotate(query, rotary), layers.rotate(key, rotary)
             keys.append(state["keys"][layer].at[rows, :, position].set(key[:, 0]))
             values.append(state["values"][layer].at[rows, :, position].set(value[:, 0]))
             x = finish_block(backbone, block, x, _attend(query, keys[-1], values[-1], position))
         hidden = layers.rms_norm(params["backbone"]["final_norm"], x)
         logits = layers.readout(params["embedding" if spec.tied else "output"], hidden, BYTES)[:, 0]
-    return {"keys": keys, "values": values, "position": position + 1, "cdf": _cumulative(logits, vocabulary, precision)}
+    return {
+        "keys": keys,
+        "values": values,
+        "last": last,
+        "position": position + 1,
+        "cdf": _cumulative(logits, vocabulary, precision),
+    }
 
 
 def _attend(query: jax.Array, keys: jax.Array, values: jax.Array, position: jax.Array) -> jax.Array:

@@ -45,6 +45,9 @@ class TransformerSpec:
       attention: implementation for `nn.attention.attention`, or for `nn.word_stack` in stacks over the units of a word;
         None chooses by platform and shape.
       rope_theta: base of the rotary frequencies.
+      smeared_keys: a key is a learned mixture, one share for each key head, of its position's own and the one before
+        in the document (Olsson et al. 2022, arXiv 2209.11895). One head can then look for what came after a symbol, or
+        after a state, which takes two layers otherwise. For causal stacks whose positions count from 0 in a document.
       init: `random`, or `copying`: each head starts out as a copy of what it attends to, and attends to nearly all
         alike; predictions start near uniform. For vectors without fixed directions, as drawn embeddings are: what is
         to be learned of them is close to the identity, and random matrices would first have to be unlearned.
@@ -61,6 +64,7 @@ class TransformerSpec:
     remat: bool = False
     attention: str | None = None
     rope_theta: float = 10_000.0
+    smeared_keys: bool = False
     init: Literal["random", "copying"] = "random"
 
     def __post_init__(self):
@@ -85,13 +89,21 @@ def declare_block(spec: TransformerSpec) -> dict[str, Any]:
     read, write = fan_in(D), fan_in(spec.heads * K * 2 * spec.layers)
     if spec.init == "copying":
         read, write = _copying(spec, read, write)
+    own_share = {"own_share": Param((G,), ("kv_heads",), _spread, decay=False)} if spec.smeared_keys else {}
     return {
         "attention_norm": layers.declare_rms_norm(D),
         "query_key_value": Param((D, G, group + 2, K), ("embed", "kv_heads", None, "head_dim"), read),
+        **own_share,
         "attention_out": Param((G, group, K, D), ("kv_heads", None, "head_dim", "embed"), write),
         "mlp_norm": layers.declare_rms_norm(D),
         "mlp": layers.declare_gated_mlp(D, spec.hidden, spec.layers),
     }
+
+
+def _spread(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Logits of shares from 0.05 to 0.95, one a head."""
+    del key
+    return jnp.linspace(-3.0, 3.0, shape[0])
 
 
 def _copying(spec: TransformerSpec, read: Initializer, write: Initializer) -> tuple[Initializer, Initializer]:
@@ -120,13 +132,28 @@ def declare_transformer(spec: TransformerSpec) -> dict[str, Any]:
     return {"blocks": stack(declare_block(spec), spec.layers), "final_norm": final}
 
 
-def project_heads(spec: TransformerSpec, params: Any, x: jax.Array, rotary: Any) -> tuple[jax.Array, ...]:
-    """Returns rotated queries [B, T, H, K], rotated keys and values [B, T, G, K] of the normalised input."""
+def project_heads(spec: TransformerSpec, params: Any, x: jax.Array) -> tuple[jax.Array, ...]:
+    """Returns queries [B, T, H, K], keys and values [B, T, G, K] of the normalised input, not smeared, not rotated."""
     normed = layers.rms_norm(params["attention_norm"], x)
     fused = layers.project(normed, params["query_key_value"])
     query, key, value = fused[..., :-2, :], fused[..., -2, :], fused[..., -1, :]
-    query = query.reshape(*query.shape[:2], spec.heads, spec.head_dim)
-    return layers.rotate(query, rotary), layers.rotate(key, rotary), value
+    return query.reshape(*query.shape[:2], spec.heads, spec.head_dim), key, value
+
+
+def smear(params: Any, key: jax.Array, before: jax.Array, positions: jax.Array) -> jax.Array:
+    """Mixes keys with those before them, where a stack has `smeared_keys`.
+
+    Args:
+      params: of one block.
+      key: [B, T, G, K].
+      before: [B, T, G, K], the keys of the positions before; not read at the first position of a document.
+      positions: int32 [B, T] or [T].
+
+    Returns:
+      [B, T, G, K].
+    """
+    own = jax.nn.sigmoid(params["own_share"])[:, None].astype(key.dtype)
+    return jnp.where(positions[..., None, None] > 0, own * key + (1 - own) * before, key)
 
 
 def finish_block(spec: TransformerSpec, params: Any, x: jax.Array, attended: jax.Array) -> jax.Array:
@@ -154,7 +181,11 @@ def transformer(spec: TransformerSpec, params: Any, x: jax.Array, positions: jax
     rotary = layers.rotary_tables(positions, spec.head_dim, spec.rope_theta)
 
     def block(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
-        return finish_block(spec, params, x, attend(*project_heads(spec, params, x, rotary))), None
+        query, key, value = project_heads(spec, params, x)
+        if spec.smeared_keys:
+            key = smear(params, key, jnp.roll(key, 1, axis=1), positions)
+        attended = attend(layers.rotate(query, rotary), layers.rotate(key, rotary), value)
+        return finish_block(spec, params, x, attended), None
 
     if spec.remat:
         block = jax.checkpoint(block)
@@ -164,9 +195,12 @@ def transformer(spec: TransformerSpec, params: Any, x: jax.Array, positions: jax
 
 
 def init_cache(spec: TransformerSpec, batch_size: int, slots: int) -> dict[str, jax.Array]:
-    """Returns an empty key-value cache: `key` and `value` [layers, B, S, G, K]."""
+    """Returns an empty cache: `key` and `value` [layers, B, S, G, K]; `last` [layers, B, 1, G, K] of `smeared_keys`."""
     shape = (spec.layers, batch_size, slots, spec.kv_heads, spec.head_dim)
-    return {"key": jnp.zeros(shape, spec.dtype), "value": jnp.zeros(shape, spec.dtype)}
+    cache = {"key": jnp.zeros(shape, spec.dtype), "value": jnp.zeros(shape, spec.dtype)}
+    if spec.smeared_keys:
+        cache["last"] = cache["key"][:, :, :1]
+    return cache
 
 
 def transformer_step(
@@ -187,15 +221,19 @@ def transformer_step(
     rows = jnp.arange(x.shape[0])
 
     def block(x: jax.Array, layer: Any) -> tuple[jax.Array, Any]:
-        params, keys, values = layer
-        query, key, value = project_heads(spec, params, x, rotary)
-        keys = keys.at[rows, positions].set(key[:, 0])
-        values = values.at[rows, positions].set(value[:, 0])
-        attended = masked_attention(query, keys, values, mask=visible)
-        return finish_block(spec, params, x, attended), (keys, values)
+        params, cache = layer
+        query, key, value = project_heads(spec, params, x)
+        new = {}
+        if spec.smeared_keys:
+            new["last"] = key
+            key = smear(params, key, cache["last"], positions[:, None])
+        new["key"] = cache["key"].at[rows, positions].set(layers.rotate(key, rotary)[:, 0])
+        new["value"] = cache["value"].at[rows, positions].set(value[:, 0])
+        attended = masked_attention(layers.rotate(query, rotary), new["key"], new["value"], mask=visible)
+        return finish_block(spec, params, x, attended), new
 
-    x, (keys, values) = jax.lax.scan(block, x.astype(spec.dtype), (params["blocks"], cache["key"], cache["value"]))
-    return layers.rms_norm(params["final_norm"], x), {"key": keys, "value": values}
+    x, cache = jax.lax.scan(block, x.astype(spec.dtype), (params["blocks"], cache))
+    return layers.rms_norm(params["final_norm"], x), cache
 
 
 def over_layers(spec: Any, block: Callable, x: jax.Array, stacked: Any) -> tuple[jax.Array, Any]:
