@@ -13,7 +13,7 @@ from tokjax.nn.transformer import TransformerSpec, declare_transformer, smear, t
 PLAIN = TransformerSpec(width=32, layers=2, heads=4, kv_heads=2)
 SMEARED = dataclasses.replace(PLAIN, smeared_keys=True)
 X = jax.random.normal(jax.random.key(1), (2, 12, 32))
-POSITIONS = jnp.arange(12)
+POSITIONS = jnp.arange(12)[None]
 
 
 def with_shares(params, logit):

@@ -350,7 +350,7 @@ def _forward(spec: Transformer, tables: Tables) -> tuple[Params, Callable[..., j
 
     def forward(params: Params, ids: jax.Array, ends: jax.Array) -> jax.Array:
         x = layers.embed(params["embedding"], ids)
-        hidden = transformer(backbone, params["backbone"], x, jnp.arange(ids.shape[1]), attention)
+        hidden = transformer(backbone, params["backbone"], x, jnp.arange(ids.shape[1])[None], attention)
         last = jnp.take_along_axis(hidden, ends[:, None, None], axis=1)
         return layers.readout(params["embedding" if spec.tied else "output"], last, BYTES)[:, 0]
 

@@ -172,12 +172,17 @@ def transformer(spec: TransformerSpec, params: Any, x: jax.Array, positions: jax
       spec: its shape.
       params: arrays as declared by `declare_transformer`.
       x: [B, T, D] embedded input.
-      positions: int32 [B, T] or [T].
+      positions: int32 [B, T] or [T]; [B or 1, T], from 0 in every document, with `smeared_keys`.
       attend: (q [B,T,H,K], k [B,T,G,K], v [B,T,G,K]) -> [B,T,H,K]; carries masks and implementation.
 
     Returns:
       [B, T, D] after the final norm.
+
+    Raises:
+      SpecError: `smeared_keys` and positions of rows [T].
     """
+    fix = "this system numbers the positions of a row, not of its documents; leave it false."
+    check(not spec.smeared_keys or positions.ndim == 2, "smeared_keys", True, fix)
     rotary = layers.rotary_tables(positions, spec.head_dim, spec.rope_theta)
 
     def block(x: jax.Array, params: Any) -> tuple[jax.Array, None]:
