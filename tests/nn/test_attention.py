@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokjax.core.errors import SpecError
+from tokjax.core.platform import compiling_for
+from tokjax.kernels import library
 from tokjax.nn import attention as module
 from tokjax.nn.attention import (
     attention,
@@ -234,6 +236,17 @@ def test_the_default_is_exact_and_by_platform():
     assert default_implementation(8, causal=True) == "blocks"  # these tests run on a CPU
     assert default_implementation(7, causal=True) == default_implementation(8, causal=False) == "xla"
     chex.assert_trees_all_close(attention(q, k, v), attention(q, k, v, implementation="xla"), **TOLERANCE)
+
+
+@pytest.mark.parametrize("where", ["gpu", "tpu"])
+def test_long_rows_take_the_flash_attention_that_is_installed(monkeypatch, where):
+    monkeypatch.setattr(jax, "default_backend", lambda: where)
+    monkeypatch.setattr(library, "has_tokamax", lambda: True)
+    assert [default_implementation(length, causal=True) for length in (2047, 2048)] == ["xla", "tokamax"]
+    with compiling_for("gpu" if where == "tpu" else "tpu"):  # a chip that is not here
+        assert default_implementation(2048, causal=True) == "xla"
+    monkeypatch.setattr(library, "has_tokamax", lambda: False)
+    assert default_implementation(2048, causal=True) == "xla"
 
 
 def test_cudnn_blanks_padding(monkeypatch):

@@ -5,7 +5,6 @@ In every function a query that sees no key (padding) returns zeros and sends no 
 """
 
 import functools
-import importlib
 import math
 from collections.abc import Callable
 from typing import Literal, get_args
@@ -15,11 +14,13 @@ import jax.numpy as jnp
 
 from tokjax.core import platform
 from tokjax.core.errors import SpecError, nearest
+from tokjax.kernels import library
 from tokjax.sharding import over_mesh
 
 Implementation = Literal["xla", "blocks", "cudnn", "tokamax"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
 QUERY_BLOCK = 128  # queries per causal block: smaller wastes less of the triangle but makes the matmuls slower
+LONG = 2048  # positions from which the scores of a row, length x length, are too many to keep on an accelerator
 MASKED = -1e30  # the score of an unseen key
 FLOOR = -1e20  # least row maximum: far above MASKED, so that a row that sees nothing has weights exp(-1e30) = 0
 
@@ -45,8 +46,9 @@ def attention(
       causal: whether a position sees only itself and what comes before.
       implementation: 'xla' is dense; 'blocks' skips the blocks above the diagonal and rebuilds the softmax in the
         backward pass (it is dense when not causal); 'cudnn' needs an NVIDIA GPU and 16-bit inputs; 'tokamax' is a flash
-        kernel for TPUs and NVIDIA GPUs (extra `tokamax`, Python 3.12), and plain XLA where it has none. None chooses
-        among the first two by platform and shape. 'blocks' has no forward-mode derivative.
+        kernel for TPUs and NVIDIA GPUs (extra `tokamax`, Python 3.12), and plain XLA where it has none. None chooses by
+        platform and shape: 'blocks' on a CPU; on others 'tokamax' for rows of 2,048 and more, where it is installed.
+        'blocks' has no forward-mode derivative.
 
     Returns:
       [B, T, H, K] in q's dtype.
@@ -68,9 +70,12 @@ def attention(
 
 
 def default_implementation(length: int, causal: bool) -> Implementation:
-    """Returns the implementation that `attention` uses for rows of `length` on the default backend."""
-    worthwhile = causal and length >= 2 * QUERY_BLOCK
-    return "blocks" if worthwhile and platform.target() == "cpu" else "xla"
+    """Returns the implementation that `attention` uses for rows of `length` on the platform at hand."""
+    where = platform.target()
+    if where == "cpu":
+        return "blocks" if causal and length >= 2 * QUERY_BLOCK else "xla"
+    # The library looks at the machine at hand to know what it can run.
+    return "tokamax" if length >= LONG and where == jax.default_backend() and library.has_tokamax() else "xla"
 
 
 def masked_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, mask: jax.Array) -> jax.Array:
@@ -130,7 +135,8 @@ def sliding_window_attention(
 def attention_flops(batch: int, length: int, heads: int, head_dim: int, implementation: str = "xla") -> float:
     """Returns the forward FLOPs (multiply and add are two) that the two matmuls of causal `attention` execute.
 
-    'blocks' executes only blocks on and below the diagonal. 'cudnn' does not say what it skips and is counted dense.
+    'blocks' executes only blocks on and below the diagonal. 'cudnn' and 'tokamax' do not say what they skip and are
+    counted dense.
     """
     pairs = length * length
     if implementation == "blocks":
@@ -201,13 +207,7 @@ def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | No
 
 
 def _tokamax(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None, causal: bool) -> jax.Array:
-    try:
-        tokamax = importlib.import_module("tokamax")
-    except ImportError as error:
-        raise SpecError(
-            f"implementation: 'tokamax' is not installed ({error}); pip install 'tokjax[tokamax]' on Python 3.12 or "
-            "newer, or use 'xla'."
-        ) from error
+    tokamax = library.tokamax("implementation")
     heads = ("batch", None, "kv_heads", None)
     attend = functools.partial(_of_library, tokamax.dot_product_attention, causal=causal)
     if segment_ids is None:
