@@ -1,0 +1,1 @@
+"""Vector indexes: which of many vectors are most like a query."""
