@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 RESULTS = pathlib.Path(__file__).parent / "results"
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tokenizers", "tiktoken", "torch")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "tokenizers", "tiktoken", "torch", "faiss-cpu", "tokamax")
 
 
 def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:

@@ -9,11 +9,14 @@ in which `megabytes`, the least an operation has to read and write, and `gigaflo
 the floor over the time taken. `vs_xla` is the time of the first XLA row of the same shape over this one's. Times are
 medians of rounds that alternate between implementations. Training steps are measured on accelerators only: `mfu` is
 the FLOPs of their matrix products over the rate of the large one. `slots_left_empty` is the share of slots that words
-of real text leave in blocks of 128. Writes `kernels.json` and, of it, `docs/images/kernels.png`.
+of real text leave in blocks of 128. Peers are measured in the same rounds where they are installed: attention of
+`jax.nn` and of tokamax, the searches of vector-quantize-pytorch and, on a CPU, of faiss. Writes `kernels.json` and, of
+it, `docs/images/kernels.png`.
 """
 
 import argparse
 import functools
+import importlib.util
 import itertools
 import statistics
 import time
@@ -40,10 +43,10 @@ RESIDUAL = (4096, 1024, 128, 8) if CPU else (65_536, 1024, 128, 8)  # N, K, D, l
 TRAINING = (("lm", 8), ("hat", 4))  # recipes of about 400M parameters at `paper`, and rows of a batch
 ROW = 2048  # symbols of the rows whose words are aligned
 CALLS = 1 if CPU else 20  # queued at once, so that the time to start one does not count
-Case = tuple[str, Callable, tuple[jax.Array, ...]]
+Case = tuple[str, Callable, tuple[Any, ...]]
 
 
-def seconds(step: Callable, arguments: tuple[jax.Array, ...]) -> float:
+def seconds(step: Callable, arguments: tuple[Any, ...]) -> float:
     start = time.perf_counter()
     results = [step(*arguments) for _ in range(CALLS)]
     jax.block_until_ready(results)
@@ -73,6 +76,12 @@ def attention_cases() -> Iterator[tuple[dict[str, Any], list[Case]]]:
     }
     if not CPU:
         forms["kernel"] = functools.partial(word_attention, query_ids=ids, causal=True, implementation="pallas")
+    seen = (ids[:, :, None] == ids[:, None, :])[:, None]
+    forms["jax.nn, all pairs"] = functools.partial(jax.nn.dot_product_attention, mask=seen, is_causal=True)
+    if importlib.util.find_spec("tokamax"):
+        import tokamax
+
+        forms["tokamax, all pairs"] = functools.partial(tokamax.dot_product_attention, mask=seen, is_causal=True)
     one = B * S * H * K * jnp.dtype(DTYPE).itemsize
     pairs = 2.0 * B * S * 128 * H * K  # FLOPs of one product of blocks with blocks
     shape = {"shape": f"B{B} T{S} H{H} D{K}"}
@@ -102,13 +111,32 @@ def search_forms() -> dict[str, Callable]:
     return forms
 
 
+def search_peers(x: jax.Array, codebook: jax.Array) -> Iterator[Case]:
+    """Yields the searches of other libraries, which take arrays of their own."""
+    if importlib.util.find_spec("vector_quantize_pytorch"):
+        import torch
+        from vector_quantize_pytorch.vector_quantize_pytorch import cdist
+
+        device, dtype = ("cpu", torch.float32) if CPU else ("cuda", torch.bfloat16)
+        if device == "cpu" or torch.cuda.is_available():
+            theirs = [torch.tensor(np.asarray(a, np.float32), dtype=dtype, device=device)[None] for a in (x, codebook)]
+            yield "vector-quantize-pytorch", lambda x, codes: (-cdist(x, codes)).argmax(-1).cpu().numpy(), tuple(theirs)
+    if CPU and importlib.util.find_spec("faiss"):
+        import faiss
+
+        index = faiss.IndexFlatL2(codebook.shape[1])
+        index.add(np.asarray(codebook))
+        yield "faiss", lambda x: index.search(x, 1)[1], (np.asarray(x),)
+
+
 def search_cases() -> Iterator[tuple[dict[str, Any], list[Case]]]:
     size = jnp.dtype(DTYPE).itemsize
     for N, K, D in SEARCHES:
         x, codebook = (jax.random.normal(jax.random.key(i), (n, D), DTYPE) for i, n in enumerate((N, K)))
         about = {"operation": "nearest code", "shape": f"N{N} K{K} D{D}"}
         cost = {"bytes": (N + K) * D * size + 4 * N, "flops": 2.0 * N * K * D}
-        yield about | cost, [(name, form, (x, codebook)) for name, form in search_forms().items()]
+        forms = [(name, form, (x, codebook)) for name, form in search_forms().items()]
+        yield about | cost, [*forms, *search_peers(x, codebook)]
     N, K, D, levels = RESIDUAL
     x = jax.random.normal(jax.random.key(0), (N, D), DTYPE)
     codebooks = jax.random.normal(jax.random.key(1), (levels, K, D), DTYPE)
@@ -131,7 +159,8 @@ def compare(about: dict[str, Any], cases: list[Case], rates: dict[str, float], r
     steps, rows = {}, []
     for name, function, arguments in cases:
         try:
-            compiled = jax.jit(function).lower(*arguments).compile()
+            ours = isinstance(arguments[0], jax.Array)
+            compiled = jax.jit(function).lower(*arguments).compile() if ours else function
             jax.block_until_ready(compiled(*arguments))
             steps[name] = (compiled, arguments)
         except (SpecError, jax.errors.JaxRuntimeError) as error:
@@ -149,9 +178,10 @@ def compare(about: dict[str, Any], cases: list[Case], rates: dict[str, float], r
                 **_names(about), "implementation": name, "megabytes": about["bytes"] / 1e6,
                 "gigaflops": about["flops"] / 1e9, "floor_ms": 1e3 * floor, "ms": 1e3 * median,
                 "of_floor": floor / median, "vs_xla": baseline / median,
-                "temporary_mib": steps[name][0].memory_analysis().temp_size_in_bytes / 2**20,
             }
         )  # fmt: skip
+        if hasattr(steps[name][0], "memory_analysis"):
+            rows[-1]["temporary_mib"] = steps[name][0].memory_analysis().temp_size_in_bytes / 2**20
     return rows
 
 

@@ -200,7 +200,7 @@ def _rows_table(benchmark: str, having: str | None = None, *, columns: Sequence[
         key.replace("_", " ").replace(" gib", ", GiB").replace(" mib", ", MiB").replace(" mb", ", MB")
         for key in columns
     ]
-    lines = [head, ["---"] * len(head), *([_cell(row[key]) for key in columns] for row in rows)]
+    lines = [head, ["---"] * len(head), *([_cell(row.get(key, "")) for key in columns] for row in rows)]
     made = f"jax {stored['environment']['versions']['jax']}, {stored['environment']['date']}"
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     return table + f"\nEvery row is in [`{benchmark}.json`](../benchmarks/results/{benchmark}.json): {made}.\n"

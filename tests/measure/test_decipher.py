@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tokjax.core.errors import SpecError
-from tokjax.measure.decipher import _best_key, decipher, fit_decipherer, key_accuracy, match_frequencies, stretches
+from tokjax.measure.decipher import best_key, decipher, fit_decipherer, key_accuracy, match_frequencies, stretches
 from tokjax.nn.param import materialize
 from tokjax.nn.transformer import TransformerSpec
 from tokjax.systems.language.lm import Lexinvariant
@@ -66,9 +66,9 @@ def test_frequency_alone_reads_a_text_of_typical_frequencies():
 def test_a_key_gives_no_symbol_twice():
     """Two cipher symbols that look the same to the probe share its two best classes between them."""
     evidence = np.log([[0.6, 0.3, 0.1], [0.5, 0.2, 0.3], [0.6, 0.1, 0.3]])
-    assert _best_key(evidence).tolist() == [1, 2, 0]  # 0.3 * 0.3 * 0.6, the greatest of all six products
+    assert best_key(evidence).tolist() == [1, 2, 0]  # 0.3 * 0.3 * 0.6, the greatest of all six products
     more = np.log([[0.9, 0.1], [0.2, 0.8], [0.4, 0.6]])  # more symbols than classes: one stays with its own best
-    assert _best_key(more).tolist() == [0, 1, 1]
+    assert best_key(more).tolist() == [0, 1, 1]
 
 
 def test_key_accuracy_counts_each_symbol_once():

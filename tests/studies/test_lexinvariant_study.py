@@ -7,7 +7,7 @@ import pytest
 from tokjax.studies.lexinvariant import claims, gap_by_position, lexinvariant
 
 
-def rows(late_gap=0.5, recovered=0.997, unseen=0.9):
+def rows(late_gap=0.5, recovered=0.997, unseen=0.9, late_excess=0.1):
     found = []
     for seed in range(3):
         wobble = 0.01 * seed
@@ -18,9 +18,11 @@ def rows(late_gap=0.5, recovered=0.997, unseen=0.9):
                     found.append(
                         {"part": "position", "text": text, "model": model, "seed": seed, "first": first, "nats": nats}
                     )
-        found.append(
-            {"part": "cipher", "text": "prose", "seed": seed, "key_accuracy": recovered, "key_by_frequency": 0.3}
-        )
+        for first, unknown in ((1, 3.3), (2, 3.0), (256, 1.6 + late_excess)):
+            found.append({"part": "trigrams", "text": "prose", "seed": seed, "first": first, "unknown": unknown,
+                          "known": 1.6})  # fmt: skip
+        found.append({"part": "cipher", "text": "prose", "seed": seed, "key_accuracy": recovered,
+                      "key_by_frequency": 0.3, "key_by_trigrams": 0.95})  # fmt: skip
         for task in ("lookup", "permutation"):
             for model, accuracy in (("lexinvariant", unseen), ("standard", 0.1)):
                 found.append({"part": "reasoning", "task": task, "model": model, "seed": seed, "symbols": "unseen",
@@ -36,15 +38,22 @@ def test_the_gap_is_the_excess_of_perplexity():
 
 def test_claims_that_hold():
     said = claims(rows())
-    assert [claim.outcome for claim in said] == 6 * ["reproduced"]
+    assert [claim.outcome for claim in said] == 7 * ["reproduced"]
     assert said[0].ours == "6.5 ± 0.2x at symbol 2, 0.67 ± 0.04x from symbol 256 on"
-    assert said[3].ours == "99.7% ± 0.0% of the symbols; 30.0% ± 0.0% by frequency alone"
-    assert said[4].ours == "91.0% ± 2.5% against 11.0% ± 2.5% right; guessing 25%"
+    assert said[3].ours == "1.40 ± 0.00 nats at symbol 2, 0.10 ± 0.00 from symbol 256 on"
+    assert said[4].ours == "99.7% ± 0.0% of the symbols; 30.0% ± 0.0% by frequency alone, 95.0% ± 0.0% by trigrams"
+    assert said[5].ours == "91.0% ± 2.5% against 11.0% ± 2.5% right; guessing 25%"
 
 
 @pytest.mark.parametrize(
     ("given", "wrong"),
-    [({"late_gap": 1.5}, [0, 1]), ({"recovered": 0.99}, [3]), ({"unseen": 0.3}, [5]), ({"unseen": 0.2}, [4, 5])],
+    [
+        ({"late_gap": 1.5}, [0, 1]),
+        ({"late_excess": 0.7}, [3]),
+        ({"recovered": 0.99}, [4]),
+        ({"unseen": 0.3}, [6]),
+        ({"unseen": 0.2}, [5, 6]),
+    ],
 )
 def test_claims_that_do_not(given, wrong):
     assert [i for i, claim in enumerate(claims(rows(**given))) if claim.outcome == "not reproduced"] == wrong
@@ -63,7 +72,7 @@ def test_it_runs_and_goes_on(tmp_path):
     """Every part is measured, nothing is trained twice, and numbers are those of probabilities and shares."""
     result = lexinvariant(scale="smoke", seeds=1, directory=tmp_path, progress=False)
     parts = {row["part"] for row in result.rows}
-    assert parts == {"text", "position", "reference", "cipher", "reasoning", "gap"}
+    assert parts == {"text", "position", "reference", "trigrams", "cipher", "reasoning", "gap"}
     for row in result.rows:
         assert all(0 <= value <= 1 for name, value in row.items() if "accuracy" in name or "by_frequency" in name)
         assert row.get("nats", 1.0) > 0

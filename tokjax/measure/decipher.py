@@ -86,11 +86,11 @@ class Decipherer:
         symbols, place = np.unique(coded, return_inverse=True)
         evidence = np.zeros((len(symbols), len(self.symbols)))
         np.add.at(evidence, place, log_p)
-        key = dict(zip(symbols.tolist(), self.symbols[_best_key(evidence)].tolist(), strict=True))
+        key = dict(zip(symbols.tolist(), self.symbols[best_key(evidence)].tolist(), strict=True))
         return Deciphered(plain, coded, self.symbols[np.argmax(log_p, axis=1)], key)
 
 
-def _best_key(evidence: np.ndarray) -> np.ndarray:
+def best_key(evidence: np.ndarray) -> np.ndarray:
     """Returns a class for each row of `evidence` [S, C], all different where C allows, that has the greatest sum."""
     from scipy.optimize import linear_sum_assignment
 
@@ -145,15 +145,20 @@ def fit_decipherer(system: Reader, params: Params, texts: np.ndarray, *, positio
     return Decipherer(fit_probe(states.reshape(-1, states.shape[-1])[chosen], labels, len(symbols)), symbols)
 
 
+def encipher(texts: np.ndarray, alphabet: np.ndarray, *, seed: int) -> np.ndarray:
+    """Returns each of `texts` int [rows, T] under a random substitution of its own within `alphabet`."""
+    generator = np.random.default_rng(seed)
+    ciphers = np.tile(np.arange(1 + max(alphabet.max(), texts.max())), (len(texts), 1))
+    for cipher in ciphers:
+        cipher[alphabet] = generator.permutation(alphabet)
+    return np.take_along_axis(ciphers, texts, axis=1)
+
+
 def decipher(
     system: Reader, params: Params, decipherer: Decipherer, texts: np.ndarray, alphabet: np.ndarray, *, seed: int
 ) -> list[Deciphered]:
-    """Ciphers each of `texts` int [rows, T] by a substitution of its own within `alphabet`, and reads it back."""
-    generator = np.random.default_rng(seed)
-    ciphers = np.tile(np.arange(system.vocab_size), (len(texts), 1))
-    for cipher in ciphers:
-        cipher[alphabet] = generator.permutation(alphabet)
-    coded = np.take_along_axis(ciphers, texts, axis=1)
+    """Ciphers each of `texts` int [rows, T] as `encipher` does, and reads it back."""
+    coded = encipher(texts, alphabet, seed=seed)
     states = hidden_states(system, params, coded, named(jax.random.key(seed), "decipher"))
     return [decipherer.read(state, plain, code) for plain, code, state in zip(texts, coded, states, strict=True)]
 

@@ -1,14 +1,16 @@
-"""A picture of ciphers being read: what each letter is taken for, and how reading gets better along a text."""
+"""Pictures of ciphers being read: what each letter is taken for, and how reading gets better along a text."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from tokjax.measure.decipher import Deciphered
-from tokjax.report.plots import THEMES
+from tokjax.report.plots import THEMES, Theme
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SPAN = 16  # positions that a point of the curve is the mean over
@@ -35,49 +37,68 @@ def right_by_position(found: Sequence[Deciphered]) -> np.ndarray:
     return np.mean([text.guessed == text.plain for text in found], axis=0)
 
 
-def cipher_figure(
+def key_figure(
+    readings: Mapping[str, Sequence[Deciphered]], names: Mapping[int, str], theme: Literal["light", "dark"] = "light"
+) -> "Figure":
+    """Draws what keys take each letter for, side by side for several ways to find them.
+
+    Args:
+      readings: title -> texts, deciphered.
+      names: symbol -> what to call it, in the order in which they are shown.
+      theme: colours.
+    """
+    from matplotlib.figure import Figure
+
+    colors = THEMES[theme]
+    figure = Figure(figsize=(0.5 + 5 * len(readings), 4.8), facecolor=colors.paper, layout="constrained")
+    panels = figure.subplots(1, len(readings), squeeze=False)[0]
+    places = range(len(names))
+    for axes, (title, found) in zip(panels, readings.items(), strict=True):
+        shares = confusion(found, np.array(list(names)))
+        image = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues" if theme == "light" else "viridis")
+        axes.set_xticks(places, list(names.values()), fontsize=8)
+        axes.set_yticks(places, list(names.values()), fontsize=8)
+        axes.set(xlabel="read as", ylabel="plain text")
+        _dress(axes, title, colors)
+    bar = figure.colorbar(image, ax=panels, shrink=0.8)
+    bar.set_label("share of texts", color=colors.text)
+    bar.ax.tick_params(colors=colors.text)
+    return figure
+
+
+def position_figure(
     found: Sequence[Deciphered],
-    names: Mapping[int, str],
     references: Mapping[str, float] | None = None,
     theme: Literal["light", "dark"] = "light",
 ) -> "Figure":
-    """Draws the letters that keys confuse, and the share of symbols read right by position.
+    """Draws the share of symbols that are read right, by position.
 
     Args:
       found: texts of equal length, deciphered.
-      names: symbol -> what to call it, in the order in which they are shown.
       references: title -> share of symbols, drawn as lines.
       theme: colours.
     """
     from matplotlib.figure import Figure
 
     colors = THEMES[theme]
-    figure = Figure(figsize=(11, 5), facecolor=colors.paper, layout="constrained")
-    letters, curve = figure.subplots(1, 2)
-    shares = confusion(found, np.array(list(names)))
-    image = letters.imshow(shares, vmin=0, vmax=1, cmap="Blues" if theme == "light" else "viridis")
-    places = range(len(names))
-    letters.set_xticks(places, list(names.values()), fontsize=8)
-    letters.set_yticks(places, list(names.values()), fontsize=8)
-    letters.set(xlabel="read as", ylabel="plain text")
-    letters.set_title("what keys take each letter for", loc="left", fontsize=10, color=colors.text)
-    figure.colorbar(image, ax=letters, shrink=0.8, label="share of texts")
-
-    right = right_by_position(found)
-    smooth = np.convolve(right, np.ones(_SPAN) / _SPAN, mode="valid")
+    figure = Figure(figsize=(7, 4), facecolor=colors.paper, layout="constrained")
+    curve = figure.subplots()
+    smooth = np.convolve(right_by_position(found), np.ones(_SPAN) / _SPAN, mode="valid")
     curve.plot(np.arange(len(smooth)) + _SPAN, smooth, color=colors.systems[0], label="each position by itself")
     whole = float(np.mean([text.right for text in found]))
-    for style, (title, share) in zip(
-        ("--", ":", "-."), {"with the whole key": whole, **(references or {})}.items(), strict=False
-    ):
+    lines = {"with the whole key": whole, **(references or {})}
+    for style, (title, share) in zip(itertools.cycle(("--", ":", "-.")), lines.items(), strict=False):
         curve.axhline(share, linestyle=style, color=colors.text, linewidth=1, label=f"{title}: {share:.0%}")
     curve.set(
         xlabel=f"symbols read (mean over {_SPAN})", ylabel="share read right", ylim=(0, 1), facecolor=colors.paper
     )
-    curve.set_title("how reading gets better along a text", loc="left", fontsize=10, color=colors.text)
-    curve.legend(frameon=False, fontsize=8, labelcolor=colors.text)
-    for axes in (letters, curve):
-        axes.tick_params(colors=colors.text)
-        axes.xaxis.label.set_color(colors.text)
-        axes.yaxis.label.set_color(colors.text)
+    _dress(curve, "how reading gets better along a text", colors)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8, labelcolor=colors.text)
     return figure
+
+
+def _dress(axes: "Axes", title: str, colors: Theme) -> None:
+    axes.set_title(title, loc="left", fontsize=10, color=colors.text)
+    axes.tick_params(colors=colors.text)
+    axes.xaxis.label.set_color(colors.text)
+    axes.yaxis.label.set_color(colors.text)

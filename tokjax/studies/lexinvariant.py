@@ -28,8 +28,17 @@ from tokjax.experiment.compare import Interrupted
 from tokjax.experiment.config import load_config
 from tokjax.experiment.environment import describe
 from tokjax.experiment.rates import SWEEP_FRACTION, best_rate, sweep_rates
-from tokjax.measure.decipher import decipher, fit_decipherer, key_accuracy, match_frequencies, stretches
+from tokjax.measure.decipher import (
+    Deciphered,
+    decipher,
+    fit_decipherer,
+    key_accuracy,
+    match_frequencies,
+    stretches,
+)
 from tokjax.measure.exchangeable import fit_restaurant, history
+from tokjax.measure.key_posterior import read_by_bayes
+from tokjax.measure.ngrams import fit_ngram
 from tokjax.studies.result import Claim, Result, Rows, Table, choose_sources, if_held, shown, values_by
 from tokjax.systems.language.lm import Lm
 from tokjax.train import OptimizerSpec, TrainSpec, fit, read_evaluations
@@ -48,6 +57,8 @@ TABLES = (
             "standard, nats": "standard",
             "lexinvariant, nats": "lexinvariant",
             "restaurant, nats": "reference",
+            "trigrams, key unknown": "unknown",
+            "trigrams, key known": "known",
             "gap": "gap",
             "symbols seen": "seen",
         },
@@ -61,6 +72,8 @@ TABLES = (
             "text right": "text_accuracy",
             "key right by frequency": "key_by_frequency",
             "text right by frequency": "text_by_frequency",
+            "key right by trigrams": "key_by_trigrams",
+            "text right by trigrams": "text_by_trigrams",
         },
     ),
     Table(
@@ -71,6 +84,7 @@ TABLES = (
 )
 _SYMBOLS = 32  # of the tasks; models are trained on the first half
 _TASK_RATE = 1e-3  # that the choice of a learning rate for a task begins at
+_COUNTED = 20  # times the bytes of test documents: what trigrams are counted in
 _BATCHES = 8  # of questions that answers are counted on
 _KEYS = 0.996  # of the symbols of ciphers, in the paper
 
@@ -89,6 +103,7 @@ class _Scale:
       texts: that are deciphered, and on which the probe is fitted.
       positions: that the probe is fitted on.
       test_bytes: of test documents.
+      readings: texts that trigrams decipher, and how slowly, 1 being as slowly as `read_by_bayes` does by itself.
       sweep: whether learning rates are chosen, or those of the recipe.
     """
 
@@ -101,13 +116,14 @@ class _Scale:
     texts: int
     positions: int
     test_bytes: int
+    readings: tuple[int, float]
     sweep: bool = True
 
 
 _SCALES = {
-    "smoke": _Scale("smoke", 128, 8, 20, 20, 16, 4, 300, 5_000, sweep=False),
-    "small": _Scale("small", 256, 16, 300, 1500, 32, 64, 8000, 50_000),
-    "paper": _Scale("paper", 512, 256, 250_000, 20_000, 256, 1000, 50_000, 1_000_000),
+    "smoke": _Scale("smoke", 128, 8, 20, 20, 16, 4, 300, 5_000, (2, 0.03), sweep=False),
+    "small": _Scale("small", 256, 16, 300, 1500, 32, 64, 8000, 50_000, (16, 1.0)),
+    "paper": _Scale("paper", 512, 256, 250_000, 20_000, 256, 1000, 50_000, 1_000_000, (64, 4.0)),
 }
 
 
@@ -206,8 +222,39 @@ def _measure(
     places = np.concatenate([np.arange(len(ids)) for ids in texts])
     costs, seen = np.concatenate([rule.nll(ids, vocab_size) for ids in texts]), [history(ids)[1] for ids in texts]
     yield from _by_position("reference", places, shape.length, nats=costs, seen=np.concatenate(seen))
+    found, priced = _read_by_trigrams(shape, model, source, texts, seed)
+    yield from priced
     if text == _CIPHERS:
-        yield _ciphers(shape, model, train, list(source.split("test")), seed)
+        yield {
+            **_ciphers(shape, model, train, list(source.split("test")), seed),
+            "key_by_trigrams": key_accuracy(found),
+            "text_by_trigrams": float(np.mean([text.right for text in found])),
+        }
+
+
+def _read_by_trigrams(
+    shape: _Scale, model: run.Model, source: Source, texts: Sequence[np.ndarray], seed: int
+) -> tuple[list[Deciphered], list[dict[str, Any]]]:
+    """Returns the beginnings of `texts`, deciphered, and what they cost by position with and without their keys."""
+    counted = run.sample_documents(source.split("train"), _COUNTED * shape.test_bytes)
+    encoded = [model.fitted.encode(raw) for raw in counted]
+    trigrams, alphabet = fit_ngram(encoded, 3, model.system.vocab_size), np.unique(np.concatenate(encoded))
+    count, slowness = shape.readings
+    length = shape.length - 1
+    begun = [ids[:length] for ids in texts if len(ids) >= length and np.isin(ids[:length], alphabet).all()][:count]
+    lengths = [2**i - 1 for i in range(1, shape.length.bit_length()) if 2**i <= shape.length]
+    temperatures = max(1, round(slowness * len(alphabet) ** 2))
+    found, total = read_by_bayes(
+        np.stack(begun), trigrams, alphabet, lengths=lengths, seed=seed, temperatures=temperatures
+    )
+    known = np.mean([-np.cumsum(trigrams.log_probabilities(ids))[np.array(lengths) - 1] for ids in begun], axis=0)
+    symbols = np.diff(lengths, prepend=0)
+    nats = {"unknown": total.mean(axis=0), "known": known}
+    each = {name: np.diff(of, prepend=0.0) / symbols for name, of in nats.items()}
+    return found, [
+        {"part": "trigrams", "first": first, **{name: float(of[i]) for name, of in each.items()}}
+        for i, first in enumerate(symbols.tolist())
+    ]
 
 
 def _by_position(part: str, place: np.ndarray, length: int, **values: np.ndarray) -> Iterator[dict[str, Any]]:
@@ -326,14 +373,29 @@ def claims(rows: Rows) -> tuple[Claim, ...]:
     sooner = all(a < b for a, b in zip(code, prose, strict=True))
     ours = f"{shown(code, '.2f')}x on code, {shown(prose, '.2f')}x on prose from symbol {last} on"
     found.append(Claim("the gap closes sooner on code than on prose", "sooner", ours, if_held(sooner)))
-    return (*found, _deciphers(rows), *(_reasons(rows, task) for task in _TASKS))
+    return (*found, _converges(rows), _deciphers(rows), *(_reasons(rows, task) for task in _TASKS))
+
+
+def _converges(rows: Rows) -> Claim:
+    """The theory, which is of any language model: here of trigrams, on the text that is enciphered."""
+    excess: dict[int, list[float]] = {}
+    for row in rows:
+        if row["part"] == "trigrams" and row["text"] == _CIPHERS:
+            excess.setdefault(row["first"], []).append(row["unknown"] - row["known"])
+    first, last = sorted(excess)[1], max(excess)
+    ours = f"{shown(excess[first], '.2f')} nats at symbol {first}, {shown(excess[last], '.2f')} from symbol {last} on"
+    closes = max(map(abs, excess[last])) < math.log(2) and max(excess[last]) < min(excess[first])
+    claim = "in theory: what a symbol costs on average over all keys comes down to what it costs with the key"
+    return Claim(claim, "by O((V/T)^(1/4))", ours, if_held(closes))
 
 
 def _deciphers(rows: Rows) -> Claim:
-    keys, frequency = (
-        values_by(rows, field, by="text", part="cipher")[_CIPHERS] for field in ("key_accuracy", "key_by_frequency")
+    fields = ("key_accuracy", "key_by_frequency", "key_by_trigrams")
+    keys, frequency, bayes = (values_by(rows, field, by="text", part="cipher")[_CIPHERS] for field in fields)
+    ours = (
+        f"{shown(keys, '.1%')} of the symbols; {shown(frequency, '.1%')} by frequency alone, {shown(bayes, '.1%')} by "
+        "trigrams"
     )
-    ours = f"{shown(keys, '.1%')} of the symbols; {shown(frequency, '.1%')} by frequency alone"
     return Claim("a probe recovers the key of a cipher", f"{_KEYS:.1%}", ours, if_held(min(keys) >= _KEYS))
 
 
@@ -357,13 +419,17 @@ def _gaps(rows: Rows) -> Iterator[dict[str, Any]]:
             reference, seen = (
                 _values(rows, field, "reference", text, "lexinvariant", seed) for field in ("nats", "seen")
             )
+            unknown, known = (
+                _values(rows, field, "trigrams", text, "lexinvariant", seed) for field in ("unknown", "known")
+            )
             for first, gap in gap_by_position(rows, text, seed).items():
                 models = {
                     name: _values(rows, "nats", "position", text, name, seed)[first]
                     for name in ("standard", "lexinvariant")
                 }
                 yield {"part": "gap", "text": text, "seed": seed, "first": first, **models,
-                       "reference": reference.get(first), "seen": seen.get(first), "gap": gap}  # fmt: skip
+                       "reference": reference.get(first), "seen": seen.get(first), "gap": gap,
+                       "unknown": unknown.get(first), "known": known.get(first)}  # fmt: skip
 
 
 def gap_by_position(rows: Rows, text: str, seed: int) -> dict[int, float]:
