@@ -72,6 +72,9 @@ def test_long_texts_give_their_keys_and_then_cost_what_they_do_with_them():
         np.testing.assert_array_equal(text.plain, plain)
         np.testing.assert_array_equal(text.coded, coded)
         np.testing.assert_array_equal(text.read, text.guessed)
+    secret = encipher(texts, ALPHABET, seed=9)
+    again, _ = read_by_bayes(secret, MODEL, ALPHABET, seed=4, temperatures=40)
+    np.testing.assert_array_equal([text.read for text in again], texts)
     np.testing.assert_allclose(costs[:, 0], np.log(4), atol=0.2)  # of the first symbol nothing can be known
     known = -np.cumsum([MODEL.log_probabilities(text) for text in texts], axis=1)
     later = known[:, 99] - known[:, 49]

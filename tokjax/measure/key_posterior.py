@@ -42,6 +42,8 @@ def read_by_bayes(
 ) -> tuple[list[Deciphered], np.ndarray]:
     """Ciphers each of `texts` by a key of its own within `alphabet`, as `decipher` does, and reads it back.
 
+    A text that is in cipher already is read as well as any: what it is `read` as is then its plain text.
+
     Args:
       texts: int [N, T], of symbols of `alphabet`.
       model: of the language, of order 3.
