@@ -36,7 +36,7 @@ demo: env
 QUICKLY = XLA_FLAGS="$(XLA_FLAGS) $$($(BIN)/python tests/compile_flags.py)"
 
 test: env
-	$(QUICKLY) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not long'
+	$(QUICKLY) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m 'not slow and not long' $(TESTS)
 
 test-slow: env
 	$(QUICKLY) $(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
