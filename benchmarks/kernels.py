@@ -7,11 +7,11 @@ there are no kernels and only XLA forms are compared. The limits are measured fi
 second of a copy, FLOPs per second of a large bfloat16 product (float32 on a CPU). `floor_ms` is the longer of the times
 in which `megabytes`, the least an operation has to read and write, and `gigaflops` pass at these rates; `of_floor` is
 the floor over the time taken. `vs_xla` is the time of the first XLA row of the same shape over this one's. Times are
-medians of rounds that alternate between implementations. Training steps are measured on accelerators only: `mfu` is
-the FLOPs of their matrix products over the rate of the large one. `slots_left_empty` is the share of slots that words
-of real text leave in blocks of 128. Peers are measured in the same rounds where they are installed: attention of
-`jax.nn` and of tokamax, the searches of vector-quantize-pytorch and, on a CPU, of faiss. Writes `kernels.json` and, of
-it, `docs/images/kernels.png`.
+medians of rounds that alternate between implementations, and then between peers: attention of `jax.nn` and, where they
+are installed, of tokamax, the searches of vector-quantize-pytorch, whose codes are copied to the host each time, and, on a
+CPU, of faiss. Training steps are measured on accelerators only: `mfu` is the FLOPs of their matrix products over the rate
+of the large one. `slots_left_empty` is the share of slots that words of real text leave in blocks of 128. Writes
+`kernels.json` and, of it, `docs/images/kernels.png`.
 """
 
 import argparse
@@ -65,7 +65,8 @@ def limits() -> dict[str, float]:
     }
 
 
-def attention_cases() -> Iterator[tuple[dict[str, Any], list[Case]]]:
+def attention_cases() -> Iterator[tuple[dict[str, Any], list[Case], list[Case]]]:
+    """Yields operations, what is ours of each, and peers."""
     B, S, H, K = ATTENTION
     keys = jax.random.split(jax.random.key(0), 4)
     q, k, v, d_out = (jax.random.normal(key, (B, S, H, K), DTYPE) for key in keys)
@@ -77,22 +78,26 @@ def attention_cases() -> Iterator[tuple[dict[str, Any], list[Case]]]:
     if not CPU:
         forms["kernel"] = functools.partial(word_attention, query_ids=ids, causal=True, implementation="pallas")
     seen = (ids[:, :, None] == ids[:, None, :])[:, None]
-    forms["jax.nn, all pairs"] = functools.partial(jax.nn.dot_product_attention, mask=seen, is_causal=True)
+    peers = {"jax.nn, all pairs": functools.partial(jax.nn.dot_product_attention, mask=seen, is_causal=True)}
     if importlib.util.find_spec("tokamax"):
         import tokamax
 
-        forms["tokamax, all pairs"] = functools.partial(tokamax.dot_product_attention, mask=seen, is_causal=True)
+        peers["tokamax, all pairs"] = functools.partial(tokamax.dot_product_attention, mask=seen, is_causal=True)
     one = B * S * H * K * jnp.dtype(DTYPE).itemsize
     pairs = 2.0 * B * S * 128 * H * K  # FLOPs of one product of blocks with blocks
     shape = {"shape": f"B{B} T{S} H{H} D{K}"}
-    forward = [(name, form, (q, k, v)) for name, form in forms.items()]
-    yield {"operation": "word attention", **shape, "bytes": 4 * one, "flops": 2 * pairs}, forward
+    arrays = (q, k, v)
+    forward = [[(name, form, arrays) for name, form in some.items()] for some in (forms, peers)]
+    yield {"operation": "word attention", **shape, "bytes": 4 * one, "flops": 2 * pairs}, *forward
 
     def pull(form: Callable, *arrays: jax.Array) -> Any:
         return jax.vjp(form, *arrays[:3])[1](arrays[3])
 
-    backward = [(name, functools.partial(pull, form), (q, k, v, d_out)) for name, form in forms.items()]
-    yield {"operation": "its gradient", **shape, "bytes": 7 * one, "flops": 5 * pairs}, backward
+    arrays = (q, k, v, d_out)
+    backward = [
+        [(name, functools.partial(pull, form), arrays) for name, form in some.items()] for some in (forms, peers)
+    ]
+    yield {"operation": "its gradient", **shape, "bytes": 7 * one, "flops": 5 * pairs}, *backward
 
 
 def full_matrix(x: jax.Array, codebook: jax.Array) -> jax.Array:
@@ -129,14 +134,15 @@ def search_peers(x: jax.Array, codebook: jax.Array) -> Iterator[Case]:
         yield "faiss", lambda x: index.search(x, 1)[1], (np.asarray(x),)
 
 
-def search_cases() -> Iterator[tuple[dict[str, Any], list[Case]]]:
+def search_cases() -> Iterator[tuple[dict[str, Any], list[Case], list[Case]]]:
+    """As `attention_cases`."""
     size = jnp.dtype(DTYPE).itemsize
     for N, K, D in SEARCHES:
         x, codebook = (jax.random.normal(jax.random.key(i), (n, D), DTYPE) for i, n in enumerate((N, K)))
         about = {"operation": "nearest code", "shape": f"N{N} K{K} D{D}"}
         cost = {"bytes": (N + K) * D * size + 4 * N, "flops": 2.0 * N * K * D}
         forms = [(name, form, (x, codebook)) for name, form in search_forms().items()]
-        yield about | cost, [*forms, *search_peers(x, codebook)]
+        yield about | cost, forms, list(search_peers(x, codebook))
     N, K, D, levels = RESIDUAL
     x = jax.random.normal(jax.random.key(0), (N, D), DTYPE)
     codebooks = jax.random.normal(jax.random.key(1), (levels, K, D), DTYPE)
@@ -151,24 +157,27 @@ def search_cases() -> Iterator[tuple[dict[str, Any], list[Case]]]:
     about = {"operation": "residual codes", "shape": f"N{N} {levels} x K{K} D{D}"}
     cost = {"bytes": (N + levels * K) * D * size + 4 * N * levels, "flops": 2.0 * N * K * D * levels}
     forms = search_forms().items()
-    yield about | cost, [(name, functools.partial(residual, form), (x, codebooks)) for name, form in forms]
+    yield about | cost, [(name, functools.partial(residual, form), (x, codebooks)) for name, form in forms], []
 
 
-def compare(about: dict[str, Any], cases: list[Case], rates: dict[str, float], rounds: int) -> list[dict[str, Any]]:
+def compare(
+    about: dict[str, Any], ours: list[Case], peers: list[Case], rates: dict[str, float], rounds: int
+) -> list[dict[str, Any]]:
     """Returns a row for each implementation of one operation."""
     steps, rows = {}, []
-    for name, function, arguments in cases:
+    for name, function, arguments in [*ours, *peers]:
         try:
-            ours = isinstance(arguments[0], jax.Array)
-            compiled = jax.jit(function).lower(*arguments).compile() if ours else function
+            traced = isinstance(arguments[0], jax.Array)
+            compiled = jax.jit(function).lower(*arguments).compile() if traced else function
             jax.block_until_ready(compiled(*arguments))
             steps[name] = (compiled, arguments)
         except (SpecError, jax.errors.JaxRuntimeError) as error:
             rows.append({**_names(about), "implementation": name, "error": str(error).splitlines()[0][:200]})
     taken: dict[str, list[float]] = {name: [] for name in steps}
-    for _ in range(rounds):
-        for name, (compiled, arguments) in steps.items():
-            taken[name].append(seconds(compiled, arguments))
+    for some in (ours, peers):
+        for _, (name, *_) in itertools.product(range(rounds), some):
+            if name in steps:
+                taken[name].append(seconds(*steps[name]))
     floor = max(about["bytes"] / rates["bytes_per_second"], about["flops"] / rates["flops_per_second"])
     baseline = statistics.median(next(iter(taken.values())))
     for name, times in taken.items():
@@ -272,8 +281,8 @@ def main() -> None:
     rates = limits()
     rows: list[dict[str, Any]] = [{"operation": "limits", **rates}]
     for cases in (attention_cases, search_cases):
-        for about, case in cases():
-            rows += compare(about, case, rates, rounds)
+        for about, ours, peers in cases():
+            rows += compare(about, ours, peers, rates, rounds)
     rows += empty_slots()
     if not CPU:
         rows += [training(recipe, batch, rates, rounds) for recipe, batch in TRAINING]

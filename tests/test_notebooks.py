@@ -12,7 +12,7 @@ SMALLER = {
     "STEPS = 300": "STEPS = 10",
     "STEPS = 1000": "STEPS = 10",
     "IMAGES = 2000": "IMAGES = 400",
-    "texts[:16, :length]": "texts[:2, :length]",
+    "LENGTH, 32)": "LENGTH, 2)",
     '"4e10flops"': '"2e10flops"',
     '"hat:small"': '"hat:smoke"',
 }

@@ -17,7 +17,6 @@ from tokjax.embed.lexinvariant import draw
 from tokjax.embed.pooled_bytes import PAD
 from tokjax.experiment.config import load_config
 from tokjax.experiment.run import load_model, train_model
-from tokjax.kernels import library
 from tokjax.nn import layers
 from tokjax.nn.param import Param, materialize
 from tokjax.nn.transformer import TransformerSpec
@@ -326,32 +325,6 @@ def test_chunks_change_no_score_and_no_gradient(chunk, fields):
     (loss, gradients), (other, others) = losses_and_gradients(whole, params), losses_and_gradients(parts, params)
     np.testing.assert_allclose(loss, other, rtol=1e-6)
     chex.assert_trees_all_close(gradients, others, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.skipif(not library.has_tokamax(), reason="tokamax is not installed")
-@pytest.mark.parametrize("fields", [{}, {"tied": False}, {"embedding": "ngram_hash"}], ids=str)
-def test_a_library_changes_no_score_and_no_gradient(fields):
-    ours, theirs = (Lm(vocab_size=V, backbone=BACKBONE, cross_entropy=of, **fields) for of in ("xla", "tokamax"))
-    params = jax.tree.map(lambda p: 2 * p, materialize(ours.declare(), jax.random.key(3)))
-    expected, found = (jax.jit(system.score)(params, text_batch()) for system in (ours, theirs))
-    np.testing.assert_allclose(found.nll, expected.nll, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(found.correct, expected.correct)
-    (loss, gradients), (other, others) = losses_and_gradients(ours, params), losses_and_gradients(theirs, params)
-    np.testing.assert_allclose(loss, other, rtol=1e-6)
-    chex.assert_trees_all_close(gradients, others, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.skipif(library.has_tokamax(), reason="tokamax is installed")
-def test_a_library_that_is_not_there_is_named():
-    system = Lm(vocab_size=V, backbone=BACKBONE, cross_entropy="tokamax")
-    with pytest.raises(SpecError, match=r"cross_entropy: 'tokamax' is not installed .*pip install 'tokjax\[tokamax\]'"):
-        jax.eval_shape(system.score, materialize(system.declare(), jax.random.key(3)), text_batch())
-
-
-@pytest.mark.parametrize("fields", [{"cross_entropy": "cudnn"}, {"cross_entropy": "tokamax", "embedding": "mixture"}])
-def test_a_library_is_for_learned_vectors(fields):
-    with pytest.raises(SpecError, match=r"cross_entropy: got .* 'tokamax' where vectors are learned"):
-        Lm(vocab_size=V, backbone=BACKBONE, **fields)
 
 
 def test_memory_does_not_grow_with_the_vocabulary():

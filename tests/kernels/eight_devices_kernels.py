@@ -9,14 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tokjax.kernels import library
 from tokjax.kernels.nearest_code.api import nearest
 from tokjax.kernels.word_attention.api import word_attention
 from tokjax.nn.param import materialize
 from tokjax.nn.transformer import TransformerSpec, declare_transformer
 from tokjax.nn.word_stack import word_stack
-from tokjax.objectives.chunked import score_by_library
-from tokjax.objectives.language import stream_batch
 from tokjax.sharding import MeshSpec, make_mesh, sharding_of, use_mesh
 
 HEADS = ("batch", "length", "kv_heads", None)
@@ -102,35 +99,6 @@ def stack():
     print(json.dumps({"operation": "word_stack", "error": error, "gathers": heads}))
 
 
-def cross_entropy(spec):
-    """Costs by a library, of a table that is split: every device reads it whole, and its own rows of the batch."""
-    rows, length, width, vocab = 8, 16, 32, 200
-    hidden = jax.random.normal(jax.random.key(0), (rows, length, width))
-    table = jax.random.normal(jax.random.key(1), (vocab, width))
-    batch = stream_batch(jnp.zeros((rows, length), jnp.int32))
-    targets = jax.random.randint(jax.random.key(2), (rows, length), 0, vocab)
-    batch = batch.replace(targets=targets, loss_mask=jnp.ones((rows, length)))
-
-    def loss(hidden, table, batch):
-        scores = score_by_library(hidden, batch, table)
-        return jnp.sum(scores.nll), scores
-
-    step = jax.jit(jax.grad(loss, (0, 1), has_aux=True))
-    expected_gradients, expected = step(hidden, table, batch)
-    mesh = make_mesh(spec)
-    with use_mesh(mesh):
-        laid = put(mesh, hidden, ("batch", "length", None)), put(mesh, table, ("vocab", "embed"))
-        compiled = step.lower(*laid, batch).compile()
-        gradients, found = compiled(*laid, batch)
-    errors = jax.tree.map(lambda a, b: float(np.abs(np.asarray(a) - b).max()), (gradients, found), (
-        expected_gradients, expected,
-    ))  # fmt: skip
-    print(json.dumps({
-        "operation": "cross_entropy", "mesh": str(spec), "error": max(jax.tree.leaves(errors)),
-        "gathered": numbers(gathered(compiled)), "table": table.size,
-    }))  # fmt: skip
-
-
 def main():
     assert len(jax.devices()) == 8
     attention("word_attention", MeshSpec(data=4, tensor=2))
@@ -138,9 +106,6 @@ def main():
     attention("word_attention", MeshSpec(data=2, tensor=2, sequence=2), heads=8, groups=2)
     attention("uneven", MeshSpec(data=4, tensor=2), heads=3, groups=3, expected_parts=4)
     stack()
-    if library.has_tokamax():
-        cross_entropy(MeshSpec(data=4, tensor=2))
-        cross_entropy(MeshSpec(data=2, fsdp=4))
     for implementation in ("xla", "pallas"):
         codes(MeshSpec(data=4, fsdp=2), implementation)
         codes(MeshSpec(data=4, tensor=2), implementation, codes_axis="vocab")

@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import simulated
 
-from tokjax.kernels import library
-
 
 @pytest.fixture(scope="module")
 def checks():
@@ -51,10 +49,3 @@ def test_a_stack_over_words_splits_its_blocks(checks):
     for check in of(checks, "word_stack"):
         assert check["error"] < 1e-5
         assert not check["gathers"], check
-
-
-@pytest.mark.skipif(not library.has_tokamax(), reason="tokamax is not installed")
-def test_costs_by_a_library_gather_the_table_and_no_more(checks):
-    for check in of(checks, "cross_entropy"):
-        assert check["error"] < 1e-4, check
-        assert check["gathered"] <= 2 * check["table"], check  # for the cost and for the likeliest id

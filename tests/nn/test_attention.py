@@ -243,6 +243,11 @@ def test_long_rows_take_the_flash_attention_that_is_installed(monkeypatch, where
     monkeypatch.setattr(jax, "default_backend", lambda: where)
     monkeypatch.setattr(library, "has_tokamax", lambda: True)
     assert [default_implementation(length, causal=True) for length in (2047, 2048)] == ["xla", "tokamax"]
+    monkeypatch.setattr(module, "devices_along", lambda axis: 2)  # rows are split
+    assert default_implementation(2048, causal=True) == "xla"
+    monkeypatch.undo()
+    monkeypatch.setattr(jax, "default_backend", lambda: where)
+    monkeypatch.setattr(library, "has_tokamax", lambda: True)
     with compiling_for("gpu" if where == "tpu" else "tpu"):  # a chip that is not here
         assert default_implementation(2048, causal=True) == "xla"
     monkeypatch.setattr(library, "has_tokamax", lambda: False)

@@ -85,6 +85,8 @@ def test_more_codes_than_a_byte_holds():
         (lambda: build_index(vectors(), parts=5, key=KEY), "parts: got 5; must divide the width 12"),
         (lambda: build_index(vectors(), parts=2, codes=0, key=KEY), "codes: got 0; use 1 to 65536"),
         (lambda: build_index(vectors(count=0), parts=2, key=KEY), r"vectors: got the shape \(0, 12\)"),
+        (lambda: build_index(vectors(width=0), parts=2, key=KEY), r"vectors: got the shape \(300, 0\)"),
+        (lambda: build_index(vectors(), parts=2, key=KEY, iterations=0), "iterations: got 0; use at least 1"),
         (lambda: build_index(vectors()[0], parts=2, key=KEY), r"vectors: got the shape \(12,\)"),
         (
             lambda: search(small(), vectors(width=8), 1),

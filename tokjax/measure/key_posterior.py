@@ -58,30 +58,42 @@ def read_by_bayes(
       the first symbols of each text cost together where its key is unknown, float32 [N, L] nats.
 
     Raises:
-      SpecError: a model of another order, a symbol outside the alphabet, too large an alphabet, or a length beyond T.
+      SpecError: a model of another order, a symbol outside the alphabet, an alphabet that is too large, not sorted or
+        unknown to the model, no text, a length beyond T, or fewer than one key or temperature.
     """
-    check(len(model.orders) == _ORDER, "model", len(model.orders), f"use an n-gram model of order {_ORDER}.")
-    check(len(alphabet) <= _MOST_SYMBOLS, "alphabet", len(alphabet), f"use at most {_MOST_SYMBOLS} symbols.")
-    longest = texts.shape[1]
-    check(all(1 <= length <= longest for length in lengths), "lengths", lengths, f"texts have {longest} symbols.")
-    strangers = np.setdiff1d(texts, alphabet).tolist()
-    check(not strangers, "texts", strangers, "all their symbols have to be in the alphabet.")
+    _check(texts, model, alphabet, lengths)
+    check(keys >= 1, "keys", keys, "use at least 1.")
+    check(temperatures is None or temperatures >= 1, "temperatures", temperatures, "use at least 1, or None.")
     coded, table = encipher(texts, alphabet, seed=seed), _table(model, alphabet)
     places = jnp.asarray(np.searchsorted(alphabet, coded), jnp.int32)
     rows = jax.random.split(named(jax.random.key(seed), "clouds"), len(texts))
+    longest, steps = texts.shape[1], temperatures or len(alphabet) ** 2
+    annealed = {length: _anneal(places[:, :length], table, rows, keys, steps) for length in {*lengths, longest}}
 
-    def anneal(length: int) -> tuple[jax.Array, jax.Array]:
-        return _anneal(places[:, :length], table, rows, keys, temperatures or len(alphabet) ** 2)
-
-    costs = [np.asarray(-anneal(length)[1]) for length in lengths]
     found = []
-    for plain, code, chance in zip(texts, coded, np.asarray(anneal(longest)[0]), strict=True):
+    for plain, code, chance in zip(texts, coded, np.asarray(annealed[longest][0]), strict=True):
         symbols, where = np.unique(code, return_inverse=True)
         letters = alphabet[best_key(chance[np.searchsorted(alphabet, symbols)])]
-        found.append(
-            Deciphered(plain, code, letters[where], dict(zip(symbols.tolist(), letters.tolist(), strict=True)))
-        )
-    return found, np.stack(costs, axis=1) if costs else np.zeros((len(texts), 0), np.float32)
+        key = dict(zip(symbols.tolist(), letters.tolist(), strict=True))
+        found.append(Deciphered(plain, code, letters[where], key))
+    costs = np.zeros((len(texts), len(lengths)), np.float32)
+    for column, length in enumerate(lengths):
+        costs[:, column] = -annealed[length][1]
+    return found, costs
+
+
+def _check(texts: np.ndarray, model: NgramModel, alphabet: np.ndarray, lengths: Sequence[int]) -> None:
+    check(len(model.orders) == _ORDER, "model", len(model.orders), f"use an n-gram model of order {_ORDER}.")
+    size, least = len(alphabet), f"use 1 to {_MOST_SYMBOLS} symbols."
+    check(1 <= size <= _MOST_SYMBOLS, "alphabet", size, least)
+    check(np.array_equal(alphabet, np.unique(alphabet)), "alphabet", alphabet.tolist(), "sort it, each symbol once.")
+    check(
+        alphabet[-1] < model.vocab_size, "alphabet", int(alphabet[-1]), f"the model knows ids below {model.vocab_size}."
+    )
+    check(texts.ndim == 2 and texts.size > 0, "texts", texts.shape, "use [N, T] with at least one symbol.")
+    longest, strangers = texts.shape[1], np.setdiff1d(texts, alphabet).tolist()
+    check(not strangers, "texts", strangers, "all their symbols have to be in the alphabet.")
+    check(all(1 <= length <= longest for length in lengths), "lengths", lengths, f"texts have {longest} symbols.")
 
 
 def _table(model: NgramModel, alphabet: np.ndarray) -> jax.Array:

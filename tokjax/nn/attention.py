@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from tokjax.core import platform
 from tokjax.core.errors import SpecError, nearest
 from tokjax.kernels import library
-from tokjax.sharding import over_mesh
+from tokjax.sharding import devices_along, over_mesh
 
 Implementation = Literal["xla", "blocks", "cudnn", "tokamax"]
 IMPLEMENTATIONS: tuple[Implementation, ...] = get_args(Implementation)
@@ -74,8 +74,9 @@ def default_implementation(length: int, causal: bool) -> Implementation:
     where = platform.target()
     if where == "cpu":
         return "blocks" if causal and length >= 2 * QUERY_BLOCK else "xla"
-    # The library looks at the machine at hand to know what it can run.
-    return "tokamax" if length >= LONG and where == jax.default_backend() and library.has_tokamax() else "xla"
+    # The library looks at the machine at hand to know what it can run, and takes rows whole.
+    fits = length >= LONG and where == jax.default_backend() and devices_along("length") == 1
+    return "tokamax" if fits and library.has_tokamax() else "xla"
 
 
 def masked_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, mask: jax.Array) -> jax.Array:
@@ -207,7 +208,7 @@ def _cudnn(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | No
 
 
 def _tokamax(q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None, causal: bool) -> jax.Array:
-    tokamax = library.tokamax("implementation")
+    tokamax = library.tokamax()
     heads = ("batch", None, "kv_heads", None)
     attend = functools.partial(_of_library, tokamax.dot_product_attention, causal=causal)
     if segment_ids is None:

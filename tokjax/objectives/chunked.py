@@ -1,4 +1,4 @@
-"""Scores of targets under a large vocabulary in memory that does not grow with its size.
+"""Scores of targets under a large vocabulary, a chunk of it at a time: memory does not grow with its size.
 
 Letters: `B` batch, `T` tokens, `D` width, `V` vocabulary, `C` ids of a chunk.
 """
@@ -10,9 +10,6 @@ import jax.numpy as jnp
 
 from tokjax.core.types import Batch, Scores
 from tokjax.embed.base import scores
-from tokjax.kernels import library
-from tokjax.kernels.nearest_code.api import Precision, largest_product
-from tokjax.sharding import over_mesh
 
 
 def score_in_chunks(
@@ -54,37 +51,5 @@ def score_in_chunks(
     return Scores(
         nll=nll * batch.loss_mask,
         correct=(best == batch.targets) * batch.loss_mask,
-        overflow=jnp.zeros((), jnp.float32),
-    )
-
-
-def score_by_library(hidden: jax.Array, batch: Batch, table: jax.Array) -> Scores:
-    """Scores every target as `score_logits` does, by a kernel of tokamax that never writes the logits.
-
-    That kernel tells the cost alone. Whether a target is the likeliest id is found by `largest_product`, which reads
-    the table once more and sends no gradient. Every device has the whole table.
-
-    Args:
-      hidden: [B, T, D].
-      batch: the targets.
-      table: [V, D].
-
-    Raises:
-      SpecError: tokamax is not installed.
-    """
-    loss = library.tokamax("cross_entropy").linear_softmax_cross_entropy_loss
-
-    def of_part(hidden: jax.Array, targets: jax.Array, table: jax.Array) -> jax.Array:
-        rows = hidden.reshape(-1, hidden.shape[-1])
-        return loss(rows, targets.reshape(-1), table.T, reduction="none").reshape(targets.shape)
-
-    places = ("batch", "length")
-    table = table.astype(hidden.dtype)
-    nll = over_mesh(of_part, ((*places, None), places, (None, None)), places)(hidden, batch.targets, table)
-    precision: Precision = "bfloat16" if hidden.dtype == jnp.bfloat16 else "float32"
-    best = largest_product(hidden.reshape(-1, hidden.shape[-1]), table, precision=precision)
-    return Scores(
-        nll=nll.astype(jnp.float32) * batch.loss_mask,
-        correct=(best.reshape(batch.targets.shape) == batch.targets) * batch.loss_mask,
         overflow=jnp.zeros((), jnp.float32),
     )

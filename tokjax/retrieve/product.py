@@ -52,14 +52,16 @@ def build_index(
       iterations: of k-means.
 
     Raises:
-      SpecError: parts that do not divide D, an impossible number of codes, or no vectors.
+      SpecError: parts that do not divide D, no vectors, or an impossible number of codes, of vectors to train on
+        or of iterations.
     """
-    if vectors.ndim != 2 or not len(vectors):
+    if vectors.ndim != 2 or not vectors.size:
         raise SpecError(f"vectors: got the shape {vectors.shape}; an index needs [N, D] with at least one vector.")
     count, width = vectors.shape
     check(parts >= 1 and width % parts == 0, "parts", parts, f"must divide the width {width}.")
     check(1 <= codes <= 1 << 16, "codes", codes, "use 1 to 65536.")
     check(train >= 1, "train", train, "use at least 1.")
+    check(iterations >= 1, "iterations", iterations, "use at least 1.")
     sample = vectors[:: -(-count // train)]
     return _build(vectors, sample, key, parts, codes, iterations)
 
@@ -115,13 +117,13 @@ def search(index: ProductIndex, queries: jax.Array, k: int) -> tuple[jax.Array, 
 @functools.partial(jax.jit, static_argnums=2)
 def _search(index: ProductIndex, queries: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     count, chunk = len(index.codes), min(_CHUNK, len(index.codes))
-    padded = jnp.pad(index.codes, ((0, -count % chunk), (0, 0)))
 
     def read(best: tuple[jax.Array, jax.Array], first: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
-        codes = jax.lax.dynamic_slice_in_dim(padded, first, chunk)
-        ids = first + jnp.arange(chunk, dtype=jnp.int32)
+        start = jnp.minimum(first, count - chunk)  # the last chunk begins among vectors that were read before
+        codes = jax.lax.dynamic_slice_in_dim(index.codes, start, chunk)
+        ids = start + jnp.arange(chunk, dtype=jnp.int32)
         products = jnp.matmul(queries, decode(index.codebooks, codes).T, precision=jax.lax.Precision.HIGHEST)
-        products = jnp.concatenate([best[0], jnp.where(ids < count, products, -jnp.inf)], axis=1)
+        products = jnp.concatenate([best[0], jnp.where(ids >= first, products, -jnp.inf)], axis=1)
         ids = jnp.concatenate([best[1], jnp.broadcast_to(ids, (len(queries), chunk))], axis=1)
         products, places = jax.lax.top_k(products, k)
         return (products, jnp.take_along_axis(ids, places, axis=1)), None

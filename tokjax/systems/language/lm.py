@@ -6,7 +6,7 @@ Su et al. 2021; Shazeer 2020; Ainslie et al. 2023): the reference every other sy
 
 import dataclasses
 import functools
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from tokjax.nn.transformer import (
     transformer_flops,
     transformer_step,
 )
-from tokjax.objectives.chunked import score_by_library, score_in_chunks
+from tokjax.objectives.chunked import score_in_chunks
 from tokjax.objectives.language import LanguageSystem, mean_loss, score_logits
 
 
@@ -57,7 +57,6 @@ class Lm(LanguageSystem):
       embedding: how ids become vectors, as in `table` or `mixture:p=0.2`; see `tokjax.embed`.
       draws: evaluation draws that scores are averaged over.
       readout_chunk: most ids that are scored at once, to bound memory; 0 is all.
-      cross_entropy: 'xla', or 'tokamax', whose kernels bound memory by themselves (extra `tokamax`, Python 3.12).
     """
 
     vocab_size: int
@@ -66,7 +65,6 @@ class Lm(LanguageSystem):
     embedding: str = "table"
     draws: int = 1
     readout_chunk: int = 0
-    cross_entropy: Literal["xla", "tokamax"] = "xla"
 
     def __post_init__(self):
         check(self.vocab_size >= 2, "vocab_size", self.vocab_size, "a model needs at least two symbols.")
@@ -76,9 +74,6 @@ class Lm(LanguageSystem):
         check(not self.embedder.cap, "embedding", self.embedding, fix)
         fix = "drawn vectors must be tied: an output matrix would know the ids."
         check(self.tied or not self.embedder.drawn, "tied", self.tied, fix)
-        fix = "use 'xla', or 'tokamax' where vectors are learned: its kernels take one table for all rows."
-        known = ("xla",) if self.embedder.drawn else ("xla", "tokamax")
-        check(self.cross_entropy in known, "cross_entropy", self.cross_entropy, fix)
 
     @functools.cached_property
     def embedder(self) -> Embedding:
@@ -131,10 +126,6 @@ class Lm(LanguageSystem):
     def score_draw(self, params: Params, batch: Batch, key: jax.Array) -> Scores:
         """Scores of every target under the vectors of `key`, one or [B]."""
         hidden = self.hidden(params, batch, key)
-        if self.cross_entropy == "tokamax":
-            ids = jnp.arange(self.vocab_size, dtype=jnp.int32)
-            table = self.embedder.rows(params["embedding"], ids, key) if self.tied else params["output"][ids]
-            return score_by_library(hidden, batch, table)
         if not 0 < self.readout_chunk < self.vocab_size:
             return score_logits(self._readout(params, hidden, key), batch)
         if self.tied:
