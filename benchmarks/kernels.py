@@ -8,10 +8,10 @@ second of a copy, FLOPs per second of a large bfloat16 product (float32 on a CPU
 in which `megabytes`, the least an operation has to read and write, and `gigaflops` pass at these rates; `of_floor` is
 the floor over the time taken. `vs_xla` is the time of the first XLA row of the same shape over this one's. Times are
 medians of rounds that alternate between implementations, and then between peers: attention of `jax.nn` and, where they
-are installed, of tokamax, the searches of vector-quantize-pytorch, whose codes are copied to the host each time, and, on a
-CPU, of faiss. Training steps are measured on accelerators only: `mfu` is the FLOPs of their matrix products over the rate
-of the large one. `slots_left_empty` is the share of slots that words of real text leave in blocks of 128. Writes
-`kernels.json` and, of it, `docs/images/kernels.png`.
+are installed, of tokamax, the searches of vector-quantize-pytorch, whose codes are copied to the host each time, and,
+on a CPU, of faiss. Training steps are measured on accelerators only: `mfu` is the FLOPs of their matrix products over
+the rate of the large one. `slots_left_empty` is the share of slots that words of real text leave in blocks of 128.
+Writes `kernels.json` and, of it, `docs/images/kernels.png`.
 """
 
 import argparse
