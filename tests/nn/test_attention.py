@@ -279,6 +279,20 @@ def test_refusals_name_the_fault():
         sliding_window_attention(q, k, v, segment_ids=segments(11), window=0)
 
 
+def test_an_installed_library_that_cannot_be_imported_is_named_and_not_chosen(monkeypatch):
+    def broken(name):
+        raise RuntimeError(f"{name} wants another jax")
+
+    monkeypatch.setattr(library.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(library.importlib, "import_module", broken)
+    library.has_tokamax.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="cannot be imported, XLA runs instead .*tokamax wants another jax"):
+            assert not library.has_tokamax()
+    finally:
+        library.has_tokamax.cache_clear()
+
+
 @pytest.mark.skipif(TOKAMAX, reason="tokamax is installed")
 def test_a_library_that_is_not_installed_is_named():
     q, k, v, _ = draw()
