@@ -58,8 +58,9 @@ def logits_of(name):
 
 NAMES = [name for name in systems if issubclass(systems[name], LanguageSystem)]
 every_system = pytest.mark.parametrize("name", NAMES)
-# What keys are mixed with comes from the position before, or from the cache, and must be of the same document.
-every_stack = pytest.mark.parametrize("name", [*NAMES, "lm" + SMEARED])
+# What keys are mixed with, and whether a position is the first, comes from the position before or from the cache, and
+# must be of the same document.
+every_stack = pytest.mark.parametrize("name", [*NAMES, "lm" + SMEARED, "decipher"])
 
 
 @every_system

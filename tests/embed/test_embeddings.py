@@ -27,7 +27,7 @@ V, D = 40, 32
 BACKBONE = TransformerSpec(width=D, layers=2, heads=2)
 END = V - 1
 KEY = evaluation_key(3)
-NAMES = [*embeddings, "pooled_bytes:kind=attention", "pooled_bytes:kind=mean"]
+NAMES = [*embeddings, "lexinvariant:channels=12", "pooled_bytes:kind=attention", "pooled_bytes:kind=mean"]
 every_embedding = pytest.mark.parametrize("name", NAMES)
 every_embedding_of_ids = pytest.mark.parametrize(
     "name", [n for n in NAMES if not embedding(n, vocab_size=V, width=D).cap]
@@ -62,8 +62,8 @@ def test_vectors_have_about_unit_variance(name):
     batch = text_batch(rows=16)
     vectors = vectors_of(name, batch.ids, batch.segment_ids)
     chex.assert_shape(vectors, (16, 24, D))
-    # A byte and its place have 2 together, the mean of many less.
-    low, high = (0.2, 2) if made(name)[0].cap else (0.7, 1.4)
+    # A byte and its place have 2 together, the mean of many less; fixed channels are few numbers, the same for all ids.
+    low, high = (0.2, 2) if made(name)[0].cap else (0.4, 1.8) if "channels" in name else (0.7, 1.4)
     assert low < jnp.var(vectors) < high
 
 
@@ -123,12 +123,17 @@ def test_mistakes_are_named():
         embedding("mixture:p=1.5", vocab_size=V, width=D)
     with pytest.raises(SpecError, match="NAME:field=value"):
         embedding("mixture:0.2", vocab_size=V, width=D)
+    for channels in (-1, D // 2 + 1):
+        with pytest.raises(SpecError, match="use 1 to half of the width, 16, or 0"):
+            embedding(f"lexinvariant:channels={channels}", vocab_size=V, width=D)
     with pytest.raises(SpecError, match="power of two"):
         embedding("ngram_hash:buckets=1000", vocab_size=V, width=D)
     with pytest.raises(SpecError, match="output matrix would know the ids"):
         Lm(vocab_size=V, backbone=BACKBONE, embedding="lexinvariant", tied=False)
     with pytest.raises(SpecError, match="mixture with p above 0"):
         Lexinvariant(vocab_size=V, backbone=BACKBONE, embedding="mixture:p=0")
+    with pytest.raises(SpecError, match="naming: got -1"):
+        Lexinvariant(vocab_size=V, backbone=BACKBONE, naming=-1.0)
     for system in (Lm, Lexinvariant):
         with pytest.raises(SpecError, match=r"reads words of bytes.* use 'table'.* byte2word"):
             system(vocab_size=V, backbone=BACKBONE, embedding="pooled_bytes:kind=mean")
@@ -270,6 +275,18 @@ def test_every_row_and_step_trains_on_its_own_draw():
     loss = jax.jit(system.loss)
     losses = {float(loss(params, {}, batch, jax.random.key(i))[0]) for i in range(3)}
     assert len(losses) == 3
+
+
+def test_channels_of_their_own_are_read_first_and_scored_last():
+    """The same vectors, in other channels; the first position of a row reads as the end of a document."""
+    spec, params = made("lexinvariant:channels=12")
+    ids = text_batch(rows=1).ids.at[0, 0].set(7)
+    read, rows = vectors_of("lexinvariant:channels=12", ids, jnp.ones_like(ids))[0], spec.rows(params, ids[0], KEY)
+    np.testing.assert_array_equal(rows[:, :-12], 0)
+    np.testing.assert_allclose(rows[:, -12:], draw(KEY, ids[0], 12))
+    np.testing.assert_allclose(read[1:, :12], np.sqrt(12) * rows[1:, -12:], rtol=1e-6)
+    np.testing.assert_array_equal(read[1:, 12:], np.tile(params["common"], (23, 1)))
+    np.testing.assert_allclose(read[0], np.sqrt(D) * params["end_of_document"][0], rtol=1e-6)
 
 
 # The mixture.

@@ -7,6 +7,7 @@ Letters: `D` width, `V` vocabulary, `N` ids.
 """
 
 import dataclasses
+import math
 from typing import Any
 
 import jax
@@ -52,24 +53,53 @@ class Lexinvariant(Embedding):
     To what it reads, a model adds one learned vector that all ids have in common, which the paper does not mention.
     It tells no id from another. Drawn vectors have no direction on average, so that without it no score of attention
     could depend on distance alone, and no head could look at the position before.
+
+    Attributes:
+      channels: of the width that drawn vectors take, which is ours too: the first ones where they are read, the last
+        ones where logits are products with them. The others have fixed directions, for what a model makes of symbols.
+        The vector in common is in these, and the first position of a document or row is read as the end of the one
+        before, whatever stands there: heads that attend to it where nothing is alike can count what is. 0 is all of
+        the width, as in the paper.
     """
+
+    channels: int = 0
+
+    def __post_init__(self):
+        super().__post_init__()
+        fix = f"use 1 to half of the width, {self.width // 2}, or 0 for all of it."
+        check(0 <= 2 * self.channels <= self.width, "channels", self.channels, fix)
 
     @property
     def drawn(self) -> bool:
         return True
 
+    @property
+    def context(self) -> int:
+        return 1 if self.channels else 0  # whether a symbol is the first
+
     def declare(self) -> Any:
-        return {
-            "end_of_document": Param((1, self.width), (None, "embed"), fan_in(self.width), decay=False),
-            "common": Param((self.width,), ("embed",), normal(0.5), decay=False),
-        }
+        end = {"end_of_document": Param((1, self.width), (None, "embed"), fan_in(self.width), decay=False)}
+        if not self.channels:
+            return {**end, "common": Param((self.width,), ("embed",), normal(0.5), decay=False)}
+        fixed = Param((self.width - self.channels,), ("embed",), normal(1.0), decay=False)
+        return {**end, "common": fixed}
 
     def vectors(self, params: Params, ids: jax.Array, segment_ids: jax.Array, key: jax.Array) -> jax.Array:
-        return super().vectors(params, ids, segment_ids, key) + params["common"]
+        if not self.channels:
+            return super().vectors(params, ids, segment_ids, key) + params["common"]
+        end = params["end_of_document"] * math.sqrt(self.width)
+        each = jax.vmap(draw, in_axes=(0 if key.ndim else None, 0, None))
+        drawn = each(key, ids, self.channels) * math.sqrt(self.channels)
+        is_first = segment_ids != jnp.pad(segment_ids[:, :-1], ((0, 0), (1, 0)))
+        common = jnp.broadcast_to(params["common"], (*ids.shape, self.width - self.channels))
+        is_end = is_first | (ids == self.vocab_size - 1)
+        return jnp.where(is_end[..., None], end, jnp.concatenate([drawn, common], axis=-1))
 
     def rows(self, params: Params, ids: jax.Array, key: jax.Array) -> jax.Array:
         is_end = (ids == self.vocab_size - 1)[:, None]
-        return jnp.where(is_end, params["end_of_document"], draw(key, ids, self.width))
+        drawn = draw(key, ids, self.channels or self.width)
+        before = [(0, 0)] * (drawn.ndim - 1) + [(self.width - drawn.shape[-1], 0)]
+        return jnp.where(is_end, params["end_of_document"], jnp.pad(drawn, before))
 
 
 @embeddings.register("mixture", papers=(HUANG,))

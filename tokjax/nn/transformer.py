@@ -9,7 +9,7 @@ Letters: `B` batch, `T` tokens, `D` width, `H` heads, `G` key-value heads, `K` h
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,10 @@ from tokjax.sharding import constrain
 
 # Of `init="copying"`: what heads copy and how they match, the share of random matrices left, and the final norm.
 _COPYING, _MATCHING, _NOISE, _UNSURE = 3.0, 0.1, 0.2, 0.5
+# Of `init="matching"`: how heads match, and the share of random matrices in queries and keys.
+_ALIKE, _RANDOM = 1.2, 0.5
 
+Init = Literal["random", "copying", "matching"]
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
@@ -50,7 +53,9 @@ class TransformerSpec:
         after a state, which takes two layers otherwise. For causal stacks whose positions count from 0 in a document.
       init: `random`, or `copying`: each head starts out as a copy of what it attends to, and attends to nearly all
         alike; predictions start near uniform. For vectors without fixed directions, as drawn embeddings are: what is
-        to be learned of them is close to the identity, and random matrices would first have to be unlearned.
+        to be learned of them is close to the identity, and random matrices would first have to be unlearned. Or
+        `matching`: each head attends to the positions whose first K channels are like its own, where drawn embeddings
+        of as many channels have their symbols, and what it makes of them starts at random.
     """
 
     width: int
@@ -65,7 +70,7 @@ class TransformerSpec:
     attention: str | None = None
     rope_theta: float = 10_000.0
     smeared_keys: bool = False
-    init: Literal["random", "copying"] = "random"
+    init: Init = "random"
 
     def __post_init__(self):
         for field in ("width", "layers", "heads"):
@@ -79,7 +84,7 @@ class TransformerSpec:
             object.__setattr__(self, "hidden", -(-8 * self.width // (3 * 32)) * 32)
         check(self.heads % self.kv_heads == 0, "kv_heads", self.kv_heads, f"must divide heads {self.heads}.")
         check(self.head_dim % 2 == 0, "head_dim", self.head_dim, "rotary positions need an even head width.")
-        check(self.init in ("random", "copying"), "init", self.init, "use 'random' or 'copying'.")
+        check(self.init in get_args(Init), "init", self.init, f"use one of {', '.join(get_args(Init))}.")
 
 
 def declare_block(spec: TransformerSpec) -> dict[str, Any]:
@@ -89,6 +94,8 @@ def declare_block(spec: TransformerSpec) -> dict[str, Any]:
     read, write = fan_in(D), fan_in(spec.heads * K * 2 * spec.layers)
     if spec.init == "copying":
         read, write = _copying(spec, read, write)
+    if spec.init == "matching":
+        read = _matching(spec, read)
     own_share = {"own_share": Param((G,), ("kv_heads",), _spread, decay=False)} if spec.smeared_keys else {}
     return {
         "attention_norm": layers.declare_rms_norm(D),
@@ -122,6 +129,18 @@ def _copying(spec: TransformerSpec, read: Initializer, write: Initializer) -> tu
         return _NOISE * write(key, shape) + _COPYING / group * jnp.eye(G * K, D).reshape(G, 1, K, D)
 
     return query_key_value, out
+
+
+def _matching(spec: TransformerSpec, read: Initializer) -> Initializer:
+    """Initialiser of the fused matrix: the queries and the key of every head read the first channels."""
+    D, G, K = spec.width, spec.kv_heads, spec.head_dim
+    of_queries_and_key = jnp.arange(spec.heads // G + 2) <= spec.heads // G
+
+    def query_key_value(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+        random = jnp.where(of_queries_and_key, _RANDOM, 1.0)[:, None] * read(key, shape)
+        return random + jnp.where(of_queries_and_key, _ALIKE, 0.0)[:, None] * jnp.eye(D, K).reshape(D, 1, 1, K)
+
+    return query_key_value
 
 
 def declare_transformer(spec: TransformerSpec) -> dict[str, Any]:

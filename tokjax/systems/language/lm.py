@@ -125,7 +125,9 @@ class Lm(LanguageSystem):
 
     def score_draw(self, params: Params, batch: Batch, key: jax.Array) -> Scores:
         """Scores of every target under the vectors of `key`, one or [B]."""
-        hidden = self.hidden(params, batch, key)
+        return self._score_states(params, self.hidden(params, batch, key), batch, key)
+
+    def _score_states(self, params: Params, hidden: jax.Array, batch: Batch, key: jax.Array) -> Scores:
         if not 0 < self.readout_chunk < self.vocab_size:
             return score_logits(self._readout(params, hidden, key), batch)
         if self.tied:
@@ -173,12 +175,39 @@ class Lm(LanguageSystem):
 @systems.register("lexinvariant", papers=(HUANG,))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Lexinvariant(Lm):
-    """Decoder-only transformer that reads every sequence in an alphabet it has never seen."""
+    """Decoder-only transformer that reads every sequence in an alphabet it has never seen.
+
+    Attributes:
+      naming: weight of a second loss, which is ours: the cross entropy of naming each symbol that is read, linearly
+        from its state. What is read and what is predicted stay without names; but the states then learn what symbols
+        are from who knows it, and not from prediction alone. The names' matrix, [V, D], plays no part in scores.
+    """
 
     embedding: str = "lexinvariant"
     draws: int = 2
     readout_chunk: int = 4096
+    naming: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
         check(self.embedder.drawn, "embedding", self.embedding, "use 'lexinvariant' or a mixture with p above 0.")
+        check(self.naming >= 0, "naming", self.naming, "use 0 for a model that is told no names, or a weight above.")
+
+    def declare(self) -> Any:
+        names = {"names": layers.declare_embedding(self.vocab_size, self.backbone.width)} if self.naming else {}
+        return {**super().declare(), **names}
+
+    def loss(self, params: Params, state: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Params, Aux]]:
+        """As `Lm.loss`, and `naming` times the cross entropy of the names of what is read, in nats per position."""
+        if not self.naming:
+            return super().loss(params, state, batch, key)
+        keys = jax.random.split(key, len(batch.ids))
+        hidden = self.hidden(params, batch, keys)
+        loss, (state, aux) = mean_loss(self._score_states(params, hidden, batch, keys), state, batch)
+        read = (batch.segment_ids > 0).astype(jnp.float32)
+        named = score_logits(
+            layers.readout(params["names"], hidden, self.vocab_size), batch.replace(targets=batch.ids, loss_mask=read)
+        )
+        total, count = jnp.sum(named.nll), jnp.sum(read)
+        loss += self.naming * total / jnp.maximum(count, 1.0)
+        return loss, (state, {**aux, "naming": (total, count), "named": (jnp.sum(named.correct), count)})
