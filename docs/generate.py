@@ -185,6 +185,8 @@ def documents() -> dict[Path, str]:
     texts[pods] = _fill(texts[pods], "scaling_speed", _rows_table("scaling", "of_one_process"))
     data = ROOT / "docs" / "data.md"
     texts[data] = _fill(texts[data], "data_wait", _rows_table("data_wait"))
+    ciphers = ROOT / "docs" / "lexinvariant.md"
+    texts[ciphers] = _fill(texts[ciphers], "decipher", _rows_table("decipher"))
     return texts | {
         ROOT / "README.md": readme,
         ROOT / "docs" / "papers.md": papers_markdown(found, {name: path.name for name, path in pages.items()}),

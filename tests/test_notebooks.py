@@ -10,7 +10,7 @@ NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 SMALLER = {
     "STEPS = 150": "STEPS = 10",
     "STEPS = 300": "STEPS = 10",
-    "STEPS = 1000": "STEPS = 10",
+    "STEPS = 4000": "STEPS = 10",
     "IMAGES = 2000": "IMAGES = 400",
     "LENGTH, 32)": "LENGTH, 2)",
     '"4e10flops"': '"2e10flops"',

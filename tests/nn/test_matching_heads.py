@@ -27,5 +27,5 @@ def test_every_head_attends_to_its_own_symbol():
 
 
 def test_an_unknown_start_is_named():
-    with pytest.raises(SpecError, match="init: got 'alike'.*random, copying, matching"):
+    with pytest.raises(SpecError, match=r"init: got .alike.*random, copying, matching"):
         TransformerSpec(width=8, layers=1, heads=1, init="alike")

@@ -205,9 +205,8 @@ class Lexinvariant(Lm):
         hidden = self.hidden(params, batch, keys)
         loss, (state, aux) = mean_loss(self._score_states(params, hidden, batch, keys), state, batch)
         read = (batch.segment_ids > 0).astype(jnp.float32)
-        named = score_logits(
-            layers.readout(params["names"], hidden, self.vocab_size), batch.replace(targets=batch.ids, loss_mask=read)
-        )
+        names = layers.readout(params["names"], hidden, self.vocab_size)
+        named = score_logits(names, dataclasses.replace(batch, targets=batch.ids, loss_mask=read))
         total, count = jnp.sum(named.nll), jnp.sum(read)
         loss += self.naming * total / jnp.maximum(count, 1.0)
         return loss, (state, {**aux, "naming": (total, count), "named": (jnp.sum(named.correct), count)})
