@@ -180,7 +180,8 @@ class Lexinvariant(Lm):
     Attributes:
       naming: weight of a second loss, which is ours: the cross entropy of naming each symbol that is read, linearly
         from its state. What is read and what is predicted stay without names; but the states then learn what symbols
-        are from who knows it, and not from prediction alone. The names' matrix, [V, D], plays no part in scores.
+        are from who knows it, and not from prediction alone. The names' matrix, [V, D], plays no part in scores, and
+        `flops`, which are those of scores, do not count it.
     """
 
     embedding: str = "lexinvariant"
