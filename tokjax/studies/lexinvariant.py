@@ -181,7 +181,7 @@ def _train(
     shape: _Scale, name: str, address: str, rate: float, seed: int, steps: int, workdir: Path, progress: bool
 ) -> run.Model:
     config = json.loads(load_config(f"lexinvariant:{shape.recipe}").to_json()) | {"source": address}
-    config["system"] |= _system(shape.recipe, name)
+    config["system"] = _system(shape.recipe, name)
     config["data"] |= {"length": shape.length, "batch_size": shape.batch_size, "eval_bytes": shape.test_bytes}
     config["train"] |= {"seed": seed, "steps": steps, "eval_every": steps, "checkpoint_every": steps}
     config["optimizer"] |= {"learning_rate": rate, "warmup_steps": max(1, steps // 20)}
@@ -195,7 +195,7 @@ def _system(recipe: str, name: str) -> dict[str, Any]:
     """Fields of a model's system: of equal size, and a standard one starts as standard ones do."""
     fields = load_config(f"lexinvariant:{recipe}").to_dict()["system"]
     if name == "standard":
-        return {"name": "lm", "embedding": "table", "draws": 1, "backbone": fields["backbone"] | {"init": "random"}}
+        return {"name": "lm", "embedding": "table", "backbone": fields["backbone"] | {"init": "random"}}
     return fields
 
 
