@@ -140,6 +140,19 @@ def test_naming_adds_the_cross_entropy_of_what_is_read():
     chex.assert_trees_all_close({name: aux[name] for name in others}, others, rtol=1e-5)
 
 
+def test_names_are_scored_in_chunks_as_symbols_are():
+    """The same loss and gradients; and no logits of all names at once."""
+    params, batch = materialize(NAMED.declare(), KEY), text_batch()
+    parts = dataclasses.replace(NAMED, readout_chunk=7)
+    whole, chunked = (jax.value_and_grad(lambda p, s=s: s.loss(p, {}, batch, KEY)[0]) for s in (NAMED, parts))
+    (one, gradients), (two, others) = jax.jit(whole)(params), jax.jit(chunked)(params)
+    np.testing.assert_allclose(one, two, rtol=1e-6)
+    chex.assert_trees_all_close(gradients, others, rtol=1e-4, atol=1e-5)
+    rows, length = batch.ids.shape
+    assert f"f32[{rows},{length},{V}]" in str(jax.make_jaxpr(whole)(params))
+    assert f"f32[{rows},{length},{V}]" not in str(jax.make_jaxpr(chunked)(params))
+
+
 def test_names_play_no_part_in_scores_and_renamed_symbols_cost_the_same():
     params, batch = materialize(NAMED.declare(), KEY), text_batch()
     score = jax.jit(NAMED.score)

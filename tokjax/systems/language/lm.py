@@ -128,13 +128,22 @@ class Lm(LanguageSystem):
         return self._score_states(params, self.hidden(params, batch, key), batch, key)
 
     def _score_states(self, params: Params, hidden: jax.Array, batch: Batch, key: jax.Array) -> Scores:
-        if not 0 < self.readout_chunk < self.vocab_size:
+        if not self.tied:
+            return self._score_table(params["output"], hidden, batch)
+        if not self._chunked:
             return score_logits(self._readout(params, hidden, key), batch)
-        if self.tied:
-            rows = functools.partial(self.embedder.rows, params["embedding"], key=key)
-        else:
-            rows = params["output"].__getitem__
+        rows = functools.partial(self.embedder.rows, params["embedding"], key=key)
         return score_in_chunks(hidden, batch, rows, self.vocab_size, self.readout_chunk)
+
+    def _score_table(self, table: jax.Array, hidden: jax.Array, batch: Batch) -> Scores:
+        """Scores of every target under the first V rows of a learned table."""
+        if not self._chunked:
+            return score_logits(layers.readout(table, hidden, self.vocab_size), batch)
+        return score_in_chunks(hidden, batch, table.__getitem__, self.vocab_size, self.readout_chunk)
+
+    @property
+    def _chunked(self) -> bool:
+        return 0 < self.readout_chunk < self.vocab_size
 
     def loss(self, params: Params, state: Params, batch: Batch, key: jax.Array) -> tuple[jax.Array, tuple[Params, Aux]]:
         """Mean negative log likelihood per target, in nats, under new vectors for every row where they are drawn."""
@@ -206,8 +215,8 @@ class Lexinvariant(Lm):
         hidden = self.hidden(params, batch, keys)
         loss, (state, aux) = mean_loss(self._score_states(params, hidden, batch, keys), state, batch)
         read = (batch.segment_ids > 0).astype(jnp.float32)
-        names = layers.readout(params["names"], hidden, self.vocab_size)
-        named = score_logits(names, dataclasses.replace(batch, targets=batch.ids, loss_mask=read))
+        asked = dataclasses.replace(batch, targets=batch.ids, loss_mask=read)
+        named = self._score_table(params["names"], hidden, asked)
         total, count = jnp.sum(named.nll), jnp.sum(read)
         loss += self.naming * total / jnp.maximum(count, 1.0)
         return loss, (state, {**aux, "naming": (total, count), "named": (jnp.sum(named.correct), count)})
